@@ -1,0 +1,1 @@
+"""The Airflow layer of Tracklayer: bundle, DAG builder, operators."""

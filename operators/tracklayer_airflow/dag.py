@@ -1,0 +1,118 @@
+"""From a spec to its Airflow DAG: the template's steps, each one of our operators.
+
+The same spec gives the same DAG in every process: nothing here depends on a clock, the order of a
+set or the machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any, cast
+
+from airflow.sdk import DAG, AssetAlias, Param
+
+from tracklayer.spec import After, PlannedStep, Spec, loads
+from tracklayer_airflow.assets import asset
+from tracklayer_airflow.operators.step import StepOperator
+from tracklayer_airflow.plan import plan
+
+OPERATORS = {
+    "provision": "tracklayer_airflow.operators.host:ProvisionOperator",
+    "configure": "tracklayer_airflow.operators.host:ConfigureOperator",
+    "release": "tracklayer_airflow.operators.host:ReleaseOperator",
+    "fetch": "tracklayer_airflow.operators.fetch:FetchOperator",
+    "packages": "tracklayer_airflow.operators.train:PackagesOperator",
+    "train": "tracklayer_airflow.operators.train:TrainOperator",
+    "evaluate": "tracklayer_airflow.operators.model:EvaluateOperator",
+    "register": "tracklayer_airflow.operators.model:RegisterOperator",
+    "deploy": "tracklayer_airflow.operators.deploy:DeployOperator",
+    "verify": "tracklayer_airflow.operators.deploy:VerifyOperator",
+    "noop": "tracklayer_airflow.operators.noop:NoopOperator",
+}
+"""What a step runs -> its operator. A test holds this table against ``tracklayer.spec.RUNS``."""
+
+# A fixed past: with ``catchup=False`` only the distance between two runs matters.
+_START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def build_dag(text: str, file: str, *, commit: str | None = None) -> DAG:
+    """The DAG of one spec.
+
+    :param text: of the spec.
+    :param file: its path in the repository, ``<project>/tracklayer.yaml``.
+    :param commit: where the project's files are, if not at the version of the bundle.
+    :raises SpecError: the spec is wrong.
+    """
+    spec = loads(text, file)
+    steps = plan(spec)
+    dag = DAG(
+        dag_id=spec.name,
+        description=spec.description or None,
+        schedule=_schedule(spec),
+        start_date=_START,
+        catchup=False,
+        # Two runs of a project would fight for its hosts and its endpoint.
+        max_active_runs=1,
+        params=_params(spec),
+        tags=["tracklayer", spec.template],
+        doc_md=f"```yaml\n{text}\n```",
+        render_template_as_native_obj=False,
+    )
+    tasks: dict[str, StepOperator] = {}
+    for step in steps:
+        task = _operator(step.run)(
+            task_id=step.id,
+            dag=dag,
+            commit=commit,
+            spec=spec,
+            item=step.item,
+            **_assets(spec, step),
+        )
+        tasks[step.id] = task
+        for before in step.after:
+            tasks[before] >> task
+    for step in steps:
+        _mark(step, tasks)
+    return dag
+
+
+def _assets(spec: Spec, step: PlannedStep) -> dict[str, list[Any]]:
+    """What a step's success can set off in other projects."""
+    if step.run == "verify":
+        return {"outlets": [asset(f"{spec.name}/model")]}
+    if step.run == "fetch":
+        # By an alias, because only other data than before is an event.
+        name = f"{spec.name}/{step.item}"
+        return {"inlets": [asset(name)], "outlets": [AssetAlias(name)]}
+    return {}
+
+
+def _mark(step: PlannedStep, tasks: dict[str, StepOperator]) -> None:
+    if step.kind == "setup":
+        tasks[step.id].as_setup()
+    elif step.kind == "teardown":
+        tasks[step.id].as_teardown(setups=tasks[cast(str, step.of)], on_failure_fail_dagrun=True)
+
+
+@functools.cache
+def _operator(run: str) -> type[StepOperator]:
+    module, _, name = OPERATORS[run].partition(":")
+    return cast(type[StepOperator], getattr(import_module(module), name))
+
+
+def _schedule(spec: Spec) -> Any:
+    if isinstance(spec.schedule, After):
+        return functools.reduce(operator.and_, map(asset, spec.schedule.after))
+    return spec.schedule
+
+
+def _params(spec: Spec) -> dict[str, Param]:
+    if spec.train is None:
+        return {}
+    return {
+        name: Param(found.value, description=found.description or None, **found.constraints())
+        for name, found in spec.train.hyperparameters.items()
+    }

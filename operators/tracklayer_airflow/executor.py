@@ -1,0 +1,79 @@
+"""Airflow's LocalExecutor, woken by a change instead of by a clock.
+
+Airflow's scheduler looks for work, sleeps for ``[scheduler] scheduler_idle_sleep_time`` and looks
+again. A short sleep makes a chain of steps fast and costs a sixth of a core for ever; a long one is
+cheap and slow. Here the wait is in the executor, which the scheduler calls once a round, and ends
+as soon as a worker reports or the state of a run changes. SQLite tells in microseconds whether
+anybody wrote at all (https://sqlite.org/pragma.html#pragma_data_version). The scheduler's own sleep
+is to be nearly nothing with it. With another database that sleep is all there is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any
+
+from airflow.configuration import conf
+from airflow.executors.local_executor import LocalExecutor
+from sqlalchemy import make_url
+
+# So that the workers, which are forked from the scheduler, have imported all that a task needs.
+import tracklayer_airflow.bundle
+import tracklayer_airflow.dag  # noqa: F401
+
+_BUSY = 1.0  # seconds at most between two rounds while a run is under way, as in stock Airflow
+_IDLE = 5.0  # seconds at most otherwise: the scheduler's heartbeat, and how late a schedule may be
+_STEP = 0.01  # seconds between two looks
+
+# All that a scheduling decision can follow from, and nothing that the scheduler itself writes when
+# it decides nothing.
+_STATE = """
+SELECT r.id, r.state, t.id, t.state FROM dag_run r
+LEFT JOIN task_instance t ON t.dag_id = r.dag_id AND t.run_id = r.run_id
+WHERE r.state IN ('queued', 'running')
+UNION ALL SELECT target_dag_id, asset_id, NULL, NULL FROM asset_dag_run_queue
+"""
+
+
+class PromptLocalExecutor(LocalExecutor):
+    """A LocalExecutor that lets the scheduler wait until there is something to do."""
+
+    _database: sqlite3.Connection | None = None
+    _version: int | None = None
+    _state: list[tuple[Any, ...]] | None = None
+
+    def start(self) -> None:
+        super().start()
+        url = make_url(conf.get("database", "sql_alchemy_conn"))
+        if url.get_backend_name() == "sqlite" and url.database:
+            self._database = sqlite3.connect(f"file:{url.database}?mode=ro", uri=True, timeout=30)
+
+    def sync(self) -> None:
+        self._wait()
+        super().sync()
+
+    def end(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        super().end()
+
+    def _wait(self) -> None:
+        if self._database is None:
+            return
+        longest = _BUSY if self._state else _IDLE
+        deadline = time.monotonic() + longest
+        while time.monotonic() < deadline and self.result_queue.empty():
+            if self._changed(self._database):
+                return
+            time.sleep(_STEP)
+
+    def _changed(self, database: sqlite3.Connection) -> bool:
+        (version,) = database.execute("PRAGMA data_version").fetchone()
+        if version == self._version:
+            return False
+        state = database.execute(_STATE).fetchall()
+        changed = state != self._state
+        self._version, self._state = version, state
+        return changed

@@ -1,0 +1,81 @@
+"""Steps that judge and register the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracklayer.settings import settings
+from tracklayer_airflow.operators.step import StepOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tracklayer.tracking import RunRecord
+
+
+class EvaluateOperator(StepOperator):
+    """Holds the run's metric against the spec's limits and the champion's."""
+
+    def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:  # noqa: ARG002
+        from tracklayer.errors import TracklayerError
+        from tracklayer.tracking import judge
+
+        assert self.spec.evaluate is not None
+        tracking = self.tracking()
+        run = record.read("train")["mlflow_run"]
+        metrics = tracking.metrics(run)
+        champion = tracking.champion(self.spec.name)
+        try:
+            verdict = judge(
+                self.spec.evaluate,
+                metrics,
+                tracking.metrics(champion.run_id) if champion else None,
+            )
+        except TracklayerError:
+            tracking.finish(run, "FAILED")
+            raise
+        self.log.info(verdict.reason)
+        return {
+            "metric": verdict.metric,
+            "value": verdict.value,
+            "champion": verdict.champion,
+            "reason": verdict.reason,
+            "metrics": metrics,
+        }
+
+
+class RegisterOperator(StepOperator):
+    """Makes the model a version in the registry; a later try of the same run makes no second."""
+
+    def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
+        from tracklayer.serving import golden
+
+        tracking = self.tracking()
+        trained = record.find("train")
+        if trained:
+            run, folder = trained["mlflow_run"], Path(trained["model"]["folder"])
+        else:
+            run, folder = self._given(context, record)
+        example = golden(folder)
+        version = tracking.register(
+            self.spec.name, run, tags={"tracklayer.commit": self.pinned_commit(context)}
+        )
+        self.log.info("Registered %s version %s", self.spec.name, version.version)
+        return {"version": version.version, "mlflow_run": run, "golden": example.to_dict()}
+
+    def _given(self, context: Context, record: RunRecord) -> tuple[str, Path]:
+        """A model that was not trained here: the source named ``model``."""
+        from tracklayer.serving import recognise
+        from tracklayer.store import Store
+
+        folder = record.folder / "inputs" / "model"
+        if not folder.exists():
+            Store(settings().store).materialise(record.read("fetch-model")["manifest"], folder)
+        recognise(folder)
+        commit = self.pinned_commit(context)
+        run = self.tracking().start(
+            self.spec.name, context["run_id"], parameters={}, tags={"tracklayer.commit": commit}
+        )
+        self.tracking().log_model(run.id, folder)
+        return run.id, folder

@@ -1,0 +1,139 @@
+"""What every step has in common: the run record, the project's files, errors without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
+
+from tracklayer.errors import ProjectError, TracklayerError
+from tracklayer.settings import settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tracklayer.spec import Spec
+    from tracklayer.tracking import RunRecord, Tracking
+    from tracklayer_airflow.bundle import ProjectBundle
+
+
+class StepFailed(SystemExit):
+    """A step failed for a reason that its log has told in full.
+
+    Airflow logs a traceback for every exception but ``SystemExit``, and a traceback of ours says
+    nothing about a mistake of the user's.
+    """
+
+
+class RetryOnlyInterruptions(RetryPolicy):
+    """Try again what was interrupted; what failed for a reason would fail again."""
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,  # noqa: ARG002  the signature is Airflow's
+        max_tries: int,  # noqa: ARG002
+        context: Context | None = None,  # noqa: ARG002
+    ) -> RetryDecision:
+        if isinstance(exception, StepFailed):
+            return RetryDecision(action=RetryAction.FAIL, reason=None)
+        return RetryDecision(action=RetryAction.DEFAULT, reason=None)
+
+
+class StepOperator(BaseOperator):
+    """Base of the operators of all steps. A subclass says in ``perform`` what it does.
+
+    :param spec: of the project.
+    :param item: the entry of the spec that this step is for, such as the name of a source.
+    :param commit: where the project's files are; default: the version of the DAG's bundle.
+    """
+
+    template_fields: Sequence[str] = ()
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self, *, spec: Spec, item: str | None = None, commit: str | None = None, **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("retries", 2)
+        kwargs.setdefault("retry_delay", 1.0)
+        super().__init__(**kwargs)
+        self.spec = spec
+        self.item = item
+        self.commit = commit
+        self.retry_policy = RetryOnlyInterruptions()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Perform the step and note the outcome in the run record.
+
+        :returns: a reference to the run record, never data.
+        """
+        record = self.record(context)
+        try:
+            outcome = self.perform(context, record)
+        except TracklayerError as error:
+            for line in str(error).splitlines():
+                self.log.error(line)
+            raise StepFailed(error.exit_code) from None
+        record.write(self.task_id, outcome)
+        return {"record": str(record.folder), "step": self.task_id}
+
+    def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
+        """Do what the step is for.
+
+        :param record: of this run; what earlier steps noted is read from it.
+        :returns: what this step adds to the run record, as JSON.
+        :raises TracklayerError: it cannot be done; the message is for the user.
+        """
+        raise AssertionError(f"{type(self).__name__} does not say what it does")
+
+    def record(self, context: Context) -> RunRecord:
+        """The run record of the DAG run."""
+        from tracklayer.tracking import RunRecord, run_folder
+
+        run_id = context["run_id"]
+        folder = run_folder(settings().runs, self.spec.name, run_id)
+        record = RunRecord(folder)
+        record.begin(project=self.spec.name, run=run_id, commit=self.pinned_commit(context))
+        return record
+
+    def pinned_commit(self, context: Context) -> str:
+        """The commit whose files this run uses."""
+        if self.commit:
+            return self.commit
+        version = self._bundle(context).get_current_version()
+        if version is None:
+            raise ProjectError("The repository of projects cannot be read.")
+        return version.version
+
+    def project_folder(self, context: Context, record: RunRecord) -> Path:
+        """The project's files at the commit of the run, unpacked once a run."""
+        commit = self.pinned_commit(context)
+        folder = record.folder / f"project-{commit[:12]}"
+        if not folder.exists():
+            bare = self._bundle(context).bare_repo_path
+            partial = folder.with_name(f".{folder.name}-{self.task_id}")
+            partial.mkdir(parents=True, exist_ok=True)
+            argv = ["git", "-C", str(bare), "archive", commit, "--", self.spec.name]
+            with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+                with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                    archive.extractall(partial, filter="data")
+            partial.rename(folder)
+        return folder / self.spec.name
+
+    def _bundle(self, context: Context) -> ProjectBundle:
+        return cast("ProjectBundle", context["ti"].bundle_instance)  # type: ignore[attr-defined]
+
+    def line_logger(self) -> Callable[[str], None]:
+        """A function that writes one line of a program's output into the task's log."""
+        return self.log.info
+
+    def tracking(self) -> Tracking:
+        """The tracking server."""
+        from tracklayer.tracking import Tracking
+
+        return Tracking(settings().mlflow_url)

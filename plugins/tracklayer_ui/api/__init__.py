@@ -1,0 +1,1 @@
+"""The HTTP API of the platform, mounted into Airflow's web server."""

@@ -1,0 +1,22 @@
+"""The table of what Airflow's web server takes from us."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+
+class TracklayerPlugin(AirflowPlugin):
+    """Found by Airflow through the entry point ``airflow.plugins``."""
+
+    name = "tracklayer"
+
+    # Airflow loads its plugins in every process, but only the web server asks for this.
+    @cached_property
+    def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
+        """The HTTP API under ``/tracklayer``."""
+        from tracklayer_ui.api.app import create_app
+
+        return [{"name": "Tracklayer", "app": create_app(), "url_prefix": "/tracklayer"}]

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tracklayer.serving import golden
+
+Start = Callable[..., subprocess.Popen[str]]
+Connect = Callable[[Path], httpx.Client]
+
+INFER = "/v2/models/m/infer"
+
+
+def ready(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("serving m version"), process.communicate()[1]
+    return line.split()[-1]
+
+
+def times(count: int) -> dict[str, Any]:
+    return {"inputs": [{"name": "times", "shape": [1], "datatype": "INT64", "data": [count]}]}
+
+
+def test_it_serves_on_an_owner_only_socket_and_stops_cleanly(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    process = start(model, "--socket", path)
+    ready(process)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with on_socket(path) as client:
+        assert client.get("/v2/models/m/versions/3/ready").json() == {"name": "m", "ready": True}
+        made = golden(model)
+        made.check(client.post(INFER, json=made.request).json())
+        assert "server" not in client.get("/ping").headers
+    assert psutil.Process(process.pid).memory_info().rss < 120 << 20
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert not path.exists()
+    assert process.communicate()[1] == ""
+
+
+def test_it_serves_on_a_free_port(model: Path, start: Start) -> None:
+    url = ready(start(model, "--port", 0))
+    answer = httpx.post(f"{url}/invocations", json={"instances": [1]})
+    assert answer.json() == {"predictions": 0.0}
+
+
+def test_requests_in_flight_are_answered_and_new_ones_refused_at_a_stop(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    process = start(model, "--socket", path)
+    ready(process)
+    with on_socket(path) as one, on_socket(path) as two, ThreadPoolExecutor() as pool:
+        two.get("/ping")
+        slow = pool.submit(one.post, INFER, json=times(100_000))
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert not slow.done()
+        refused = two.post(INFER, json=times(1))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert two.get("/v2/health/ready").status_code == 503
+        assert two.get("/v2/health/live").status_code == 200
+        assert slow.result().status_code == 200
+    assert process.wait(10) == 0
+
+
+def test_health_answers_while_a_long_inference_runs(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    ready(start(model, "--socket", path, "--timeout", 2))
+    with on_socket(path) as one, on_socket(path) as two, ThreadPoolExecutor() as pool:
+        endless = pool.submit(one.post, INFER, json=times(10**9))
+        time.sleep(0.3)
+        begin = time.monotonic()
+        assert two.get("/v2/health/live").status_code == 200
+        assert time.monotonic() - begin < 1
+        assert endless.result().status_code == 504
+
+
+def test_a_socket_left_by_a_killed_server_is_taken_over(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    first = start(model, "--socket", path)
+    ready(first)
+    second = start(model, "--socket", path)
+    assert second.wait(20) == 13
+    assert "another process listens there" in second.communicate()[1]
+    first.kill()
+    first.wait()
+    assert path.exists()
+    ready(start(model, "--socket", path))
+    with on_socket(path) as client:
+        assert client.get("/ping").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\x80\x04K\x01.", "is a pickle"), (b"?", "no known model")],
+)
+def test_a_wrong_model_ends_the_start_with_one_message(
+    start: Start, tmp_path: Path, content: bytes, message: str
+) -> None:
+    folder = tmp_path / "wrong"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(content)
+    process = start(folder, "--socket", tmp_path / "s")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 9
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_port_in_use_ends_the_start_with_one_message(model: Path, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = start(model, "--port", taken.getsockname()[1])
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 13
+    assert "cannot listen on 127.0.0.1" in err
+    assert "Traceback" not in err
+
+
+BROKEN = [
+    b"\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"POST /invocations HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+    b"POST /invocations HTTP/1.1\r\nhost: m\r\ncontent-length: -5\r\n\r\n",
+    b"POST /invocations HTTP/1.1\r\nhost: m\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+    b"POST /invocations HTTP/1.1\r\nhost: m\r\ncontent-length: 5\r\n"
+    b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /invocations HTTP/1.1\r\nhost: m\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /invocations HTTP/1.1\r\nhost: m\r\ncontent-length: 50\r\n\r\n{",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: m\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
+]
+
+
+def test_broken_http_does_not_hurt_it(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    process = start(model, "--socket", path, "--timeout", 1, "--max-body", 1 << 20)
+    ready(process)
+    for data in BROKEN:
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.settimeout(0.3)
+            raw.connect(str(path))
+            answer = b""
+            with contextlib.suppress(OSError):
+                raw.sendall(data)
+                raw.shutdown(socket.SHUT_WR)
+                answer = raw.recv(10_000)
+            assert not answer or answer.split()[1][:1] == b"4", (data[:60], answer)
+            assert b"Traceback" not in answer
+    with on_socket(path) as client:
+        assert client.post(INFER, json=times(1)).status_code == 200
+        assert client.post(INFER, content=b" " * (2 << 20)).status_code == 413
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert "Traceback" not in process.communicate()[1]
+
+
+def test_many_clients_at_once_get_their_own_answers(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    ready(start(model, "--socket", path))
+    wrong: list[object] = []
+
+    def ask(caller: int) -> None:
+        with on_socket(path) as client:
+            for number in range(50):
+                name = f"{caller}-{number}"
+                answer = client.post(INFER, json={"id": name, **times(caller)}).json()
+                if answer.get("id") != name or answer["outputs"][0]["data"] != [0.0]:
+                    wrong.append(answer)
+
+    threads = [threading.Thread(target=ask, args=(caller,)) for caller in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -1,0 +1,95 @@
+"""The gateway, seen from the programs that deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tracklayer.errors import ServiceError
+from tracklayer.gateway.routes import PROJECT, TABLE, Route, problem
+
+_MARGIN = 30.0
+"""Seconds that a call may take beside the draining."""
+
+
+class Switched(BaseModel):
+    """What became of a switch. ``in_flight`` counts the requests that the old servers had not
+    answered at the time-out; 0 when ``drained``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    drained: bool
+    in_flight: int
+    previous: Route | None
+
+
+class GatewayClient:
+    """Changes the routes of the gateway whose administration socket is ``admin``."""
+
+    def __init__(self, admin: Path) -> None:
+        self._admin = admin
+
+    def switch(
+        self, project: str, version: int, backends: Sequence[Path], *, drain: float = 30.0
+    ) -> Switched:
+        """Give the project's requests to the servers on the sockets ``backends``.
+
+        The change is atomic and outlives the gateway. Returns when the servers of the version
+        before have answered what they had, or after ``drain`` seconds.
+
+        Calling it again with the same servers is harmless, and waits for what is still in flight.
+
+        :raises ServiceError: the gateway is not there, or refuses (the route is then as before),
+            or did not answer in time.
+        """
+        try:
+            route = Route(version=version, backends=list(backends))
+            PROJECT.validate_python(project)
+        except ValidationError as error:
+            raise ServiceError(f"no route for {project!r}: {problem(error)}") from error
+        answer = self._call("PUT", f"/routes/{project}", drain, route.model_dump_json())
+        return Switched.model_validate_json(answer)
+
+    def remove(self, project: str, *, drain: float = 30.0) -> Switched:
+        """Take the project off the gateway; nothing happens when it is not there.
+
+        :raises ServiceError: as :meth:`switch`.
+        """
+        try:
+            PROJECT.validate_python(project)
+        except ValidationError as error:
+            raise ServiceError(f"no project can be called {project!r}") from error
+        return Switched.model_validate_json(self._call("DELETE", f"/routes/{project}", drain))
+
+    def routes(self) -> dict[str, Route]:
+        """The live routes by project.
+
+        :raises ServiceError: the gateway is not there.
+        """
+        return TABLE.validate_json(self._call("GET", "/routes", 0.0))
+
+    def _call(self, method: str, path: str, drain: float, body: str | None = None) -> bytes:
+        import httpx
+
+        # A switch waits for one of the same project that is under way, which drains as long.
+        timeout = httpx.Timeout(_MARGIN + 2 * drain, connect=5.0)
+        transport = httpx.HTTPTransport(uds=str(self._admin))
+        try:
+            with httpx.Client(
+                transport=transport, timeout=timeout, base_url="http://gateway"
+            ) as client:
+                response = client.request(method, path, params={"drain": drain}, content=body)
+        except httpx.ConnectError as error:
+            raise ServiceError(
+                f"the gateway is not there: nothing listens on {self._admin}",
+                hint="Start the platform: tracklayer up",
+            ) from error
+        except httpx.HTTPError as error:
+            raise ServiceError(
+                f"the gateway at {self._admin} did not answer {method} {path}: {error}"
+            ) from error
+        if response.status_code != 200:
+            raise ServiceError(f"the gateway refused: {response.json()['error']}")
+        return response.content

@@ -1,0 +1,159 @@
+"""Every setting of the platform, once, and where each thing lies in its home.
+
+A setting is read from the environment (``TRACKLAYER_<NAME>``), then from ``settings.json`` in the
+home, then from its default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from tracklayer.files import write_text
+
+
+def default_home() -> Path:
+    """The user's data folder (XDG base directory specification)."""
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "tracklayer"
+
+
+class Settings(BaseSettings):
+    """What a person can change about one platform on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="TRACKLAYER_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=default_home, description="Folder of all state")
+    host: str = Field("127.0.0.1", description="Address that every server of the platform binds")
+    airflow_port: int = Field(8080, ge=1, le=65535)
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+    gateway_port: int = Field(8000, ge=1, le=65535)
+    repository: str | None = Field(
+        None, description="Git remote with the projects; default: a bare repository in the home"
+    )
+    branch: str = Field("main", description="Branch of the repository that is live")
+    templates: Path | None = Field(None, description="Folder of pipeline templates of your own")
+    parallelism: int = Field(4, ge=1, description="Tasks that run at the same time")
+    torch_backend: str | None = Field(
+        None, description="uv's --torch-backend; default: cpu where there is no accelerator"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(os.environ.get("TRACKLAYER_HOME") or default_home()).expanduser()
+        stored = JsonConfigSettingsSource(settings_cls, json_file=home / "settings.json")
+        return init_settings, env_settings, stored
+
+    def remember(self) -> None:
+        """Write the settings into the home, so that later commands need no variables again."""
+        values = self.model_dump(mode="json", exclude={"home"}, exclude_defaults=True)
+        write_text(self.home / "settings.json", json.dumps(values, indent=2))
+
+    # Where each thing lies. A name a folder, so that nobody writes a path by hand.
+
+    @property
+    def airflow_home(self) -> Path:
+        """Airflow's own folder: configuration, database, task logs, bundles."""
+        return self.home / "airflow"
+
+    @property
+    def repository_url(self) -> str:
+        """The git remote with the projects."""
+        return self.repository or str(self.home / "projects.git")
+
+    @property
+    def store(self) -> Path:
+        """Content-addressed artifacts."""
+        return self.home / "store"
+
+    @property
+    def environments(self) -> Path:
+        """Virtual environments, shared by the digest of their lock."""
+        return self.home / "environments"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run: ``<project>/<run>/`` with the run record and the jobs."""
+        return self.home / "runs"
+
+    @property
+    def state(self) -> Path:
+        """Terraform state, one folder a project and target; owner-only."""
+        return self.home / "state"
+
+    @property
+    def mlflow_home(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.home / "mlflow"
+
+    @property
+    def services(self) -> Path:
+        """Model servers: one folder a service with its model and its supervisor entry."""
+        return self.home / "services"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the platform's processes and of the services."""
+        return self.home / "logs"
+
+    @property
+    def sockets(self) -> Path:
+        """Unix sockets: supervisor, gateway administration, model servers; owner-only.
+
+        Not under the home: a socket's path may have 107 bytes at most (unix(7)).
+        """
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        mark = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:10]
+        return Path(base) / f"tracklayer-{os.getuid()}-{mark}"
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{self.host}:{self.airflow_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{self.host}:{self.mlflow_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process; read once."""
+    found = Settings()
+    return found.model_copy(update={"home": found.home.expanduser().absolute()})
+
+
+def resource(name: str) -> Path:
+    """A file or folder that ships with the platform, such as ``infra/terraform/local``.
+
+    In a wheel these lie in the package, in a clone at the root of the repository.
+
+    :raises FileNotFoundError: it does not exist.
+    """
+    package = Path(__file__).parent
+    for root in (package / "resources", package.parent):
+        if (root / name).exists():
+            return root / name
+    raise FileNotFoundError(name)

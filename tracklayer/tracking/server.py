@@ -1,0 +1,73 @@
+"""MLflow's tracking server as the platform starts it: one process on SQLite.
+
+``mlflow server`` starts the same application from a second process that only waits for it, and
+beside it eight that wait for jobs of MLflow's features for language models. Measured with
+MLflow 3.17.2 on two cores (resident memory summed; start until ``/health`` answers)::
+
+    mlflow server                                       2551 MB   26.3 s   15 processes
+    mlflow server --workers 1, no job execution          503 MB   10.1 s    2 processes
+    this module                                          262 MB    4.9 s    1 process
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+
+def command(home: Path, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """The command line of the server and what its environment needs beside the usual.
+
+    :param home: folder of the database and the artifacts; made if it is not there.
+    """
+    module = [sys.executable, "-m", "tracklayer.tracking.server"]
+    environment = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MALLOC_ARENA_MAX": "2",  # threads share their free memory
+    }
+    return [*module, "--home", str(home), "--host", host, "--port", str(port)], environment
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve until a signal ends it. ``/health`` answers only when the database is ready."""
+    parser = argparse.ArgumentParser(prog="python -m tracklayer.tracking.server")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args(arguments)
+    home = options.home.absolute()
+    os.umask(0o077)
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ |= command(home, options.host, options.port)[1]
+
+    # First: importing MLflow's server looks for a web server, and guards itself only beside one.
+    import uvicorn
+
+    _serve(uvicorn, home, options.host, options.port)
+
+
+def _serve(uvicorn: ModuleType, home: Path, host: str, port: int) -> None:
+    """Start the application as ``mlflow server`` starts its workers."""
+    from mlflow.server import constants, handlers
+    from mlflow.server.fastapi_app import app
+
+    database, artifacts = f"sqlite:///{home / 'mlflow.db'}", "mlflow-artifacts:/"
+    os.environ |= {
+        constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+        constants.BACKEND_STORE_URI_ENV_VAR: database,
+        constants.REGISTRY_STORE_URI_ENV_VAR: database,
+        constants.ARTIFACT_ROOT_ENV_VAR: artifacts,
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(home / "artifacts"),
+    }
+    handlers.initialize_backend_stores(database, database, artifacts)
+    options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 5}
+    uvicorn.run(app, host=host, port=port, **options)
+
+
+if __name__ == "__main__":
+    main()
