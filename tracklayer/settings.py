@@ -56,8 +56,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         home = Path(os.environ.get("TRACKLAYER_HOME") or default_home()).expanduser()
         stored = JsonConfigSettingsSource(settings_cls, json_file=home / "settings.json")
@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     def repository_url(self) -> str:
         """The git remote with the projects."""
         return self.repository or str(self.home / "projects.git")
+
+    @property
+    def mirror(self) -> Path:
+        """A private copy of the repository of projects; it may be deleted at any time."""
+        return self.home / "mirror"
 
     @property
     def store(self) -> Path:

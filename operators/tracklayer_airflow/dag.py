@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import operator
-from datetime import UTC, datetime
+from datetime import timedelta
 from importlib import import_module
 from typing import Any, cast
 
-from airflow.sdk import DAG, AssetAlias, Param
+from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, Param
 
 from tracklayer.spec import After, PlannedStep, Spec, loads
 from tracklayer_airflow.assets import asset
@@ -34,9 +34,6 @@ OPERATORS = {
 }
 """What a step runs -> its operator. A test holds this table against ``tracklayer.spec.RUNS``."""
 
-# A fixed past: with ``catchup=False`` only the distance between two runs matters.
-_START = datetime(2024, 1, 1, tzinfo=UTC)
-
 
 def build_dag(text: str, file: str, *, commit: str | None = None) -> DAG:
     """The DAG of one spec.
@@ -52,7 +49,6 @@ def build_dag(text: str, file: str, *, commit: str | None = None) -> DAG:
         dag_id=spec.name,
         description=spec.description or None,
         schedule=_schedule(spec),
-        start_date=_START,
         catchup=False,
         # Two runs of a project would fight for its hosts and its endpoint.
         max_active_runs=1,
@@ -92,7 +88,7 @@ def _assets(spec: Spec, step: PlannedStep) -> dict[str, list[Any]]:
 
 def _mark(step: PlannedStep, tasks: dict[str, StepOperator]) -> None:
     if step.kind == "setup":
-        tasks[step.id].as_setup()
+        cast(Any, tasks[step.id]).as_setup()
     elif step.kind == "teardown":
         tasks[step.id].as_teardown(setups=tasks[cast(str, step.of)], on_failure_fail_dagrun=True)
 
@@ -106,7 +102,10 @@ def _operator(run: str) -> type[StepOperator]:
 def _schedule(spec: Spec) -> Any:
     if isinstance(spec.schedule, After):
         return functools.reduce(operator.and_, map(asset, spec.schedule.after))
-    return spec.schedule
+    if spec.schedule is None:
+        return None
+    # Saved on a Friday, a weekly project waits for Sunday: it does not make up for the last one.
+    return CronTriggerTimetable(spec.schedule, timezone="UTC", run_immediately=timedelta(0))
 
 
 def _params(spec: Spec) -> dict[str, Param]:

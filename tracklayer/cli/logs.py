@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 _STYLES = {"warning": "yellow", "error": "red", "critical": "bold red", "debug": "dim"}
 _BAD = frozenset({"error", "critical"})
+_NO_COLOUR = re.compile(
+    r"\x1b(?!\[[\d;]*m)(\][^\x07\x1b]*(\x07|\x1b\\)?|\[[0-?]*[ -/]*[@-~]?|[^\[])?"
+)
+"""Codes for a terminal other than colours (ECMA-48): they move cursors and change titles."""
 _REASON = 12
 """Lines that explain a failure; the whole is in the log."""
 
@@ -35,7 +40,7 @@ class Line:
 
     def styled(self) -> Text:
         """For a terminal: colours that the step itself printed are kept, other codes are not."""
-        text = Text.from_ansi(self.text)
+        text = _text(self.text)
         text.stylize_before(_STYLES.get(self.level, ""))
         return text
 
@@ -76,7 +81,11 @@ def reason(lines: list[Line]) -> str:
     """Why a step failed: the errors at the end of its log, or if it has none its end."""
     bad = [line.text for line in lines if line.level in _BAD]
     said = bad[-_REASON:] or [line.text for line in lines[-_REASON:]]
-    return "\n".join(Text.from_ansi(text).plain for text in said).strip()
+    return "\n".join(_text(text).plain for text in said).strip()
+
+
+def _text(line: str) -> Text:
+    return Text.from_ansi(_NO_COLOUR.sub("", line))
 
 
 def _exception(data: Data) -> str | None:

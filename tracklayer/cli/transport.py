@@ -27,7 +27,10 @@ class UnreachableError(PlatformError):
 
 def is_local(url: str) -> bool:
     """Is an address on this machine? A proxy of the environment is never for those."""
-    return urlsplit(url).hostname in _LOOPBACK
+    try:
+        return urlsplit(url).hostname in _LOOPBACK
+    except ValueError:  # no address at all; the first request says so
+        return False
 
 
 class Transport:
@@ -43,7 +46,9 @@ class Transport:
         self._login = None if isinstance(token, str) else token
         self._token = token if isinstance(token, str) else None
         self.local = is_local(self.url)
-        self._http = httpx.Client(timeout=_TIMEOUT, trust_env=not self.local)
+        # To load the certificates takes longer than most commands.
+        secure = self.url.startswith("https:")
+        self._http = httpx.Client(timeout=_TIMEOUT, trust_env=not self.local, verify=secure)
 
     def close(self) -> None:
         """Close the connections."""

@@ -12,7 +12,7 @@ import aiohttp
 from tracklayer.gateway.routes import Route
 
 _DOWN = 1.0
-"""Seconds for which a server that refused a connection is asked last."""
+"""Seconds for which a server that refused a connection or a request is asked last."""
 
 _IDLE = 30.0
 """Seconds that an idle connection is kept; model servers keep it longer, so they never close one
@@ -29,7 +29,7 @@ class Backend:
     down_until: float = 0.0
 
     def mark_down(self, now: float) -> None:
-        """It refused a connection: ask it last for a while."""
+        """It refused: ask it last for a while."""
         self.down_until = now + _DOWN
 
 

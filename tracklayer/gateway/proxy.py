@@ -108,11 +108,12 @@ class Proxy:
                 response = await self._ask(request, backend, url, headers, upload)
                 if response is None:
                     continue
-                last = backend is candidates[-1]
-                if response.status == 503 and upload.repeatable and not last:
-                    # Busy or stopping: the request was not worked on.
-                    response.release()
-                    continue
+                if response.status == 503:
+                    # Busy or stopping: the request was not worked on, so another may have it.
+                    backend.mark_down(asyncio.get_running_loop().time())
+                    if upload.repeatable and backend is not candidates[-1]:
+                        response.release()
+                        continue
                 return await _answer(request, response, str(live.route.version))
         except _AnsweredError as answered:
             return answered.response

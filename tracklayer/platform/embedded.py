@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import psutil
@@ -84,7 +82,7 @@ def up(on_step: OnStep) -> Addresses:
             require(port_checks(here))
         here.remember()
         on_step(f"Preparing {here.home}")
-        Repository(here.repository_url, branch=here.branch, cache=here.home / "mirror").create()
+        Repository(here.repository_url, branch=here.branch, cache=here.mirror).create()
         airflow.prepare(here)
         on_step("Starting the supervisor")
         keeper.start()
@@ -103,7 +101,7 @@ def down(on_step: OnStep) -> None:
     with _alone(here):
         on_step("Stopping the platform")
         supervisor().stop()
-        for folder in ProcessRuntime.unfinished(here.runs):
+        for folder in ProcessRuntime.running(here.runs):
             on_step(f"Ending the job in {folder}")
             ProcessRuntime.end(folder)
 
@@ -179,14 +177,14 @@ def _wait_healthy(here: Settings, keeper: Supervisor, on_step: OnStep) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2).status_code == 200
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 
 
 def _airflow_healthy(here: Settings) -> bool:
     try:
-        answer = httpx.get(f"{here.airflow_url}/api/v2/monitor/health", timeout=2)
+        answer = httpx.get(f"{here.airflow_url}/api/v2/monitor/health", timeout=2, trust_env=False)
         health = answer.json()
     except (httpx.HTTPError, ValueError):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import socket
 import subprocess
@@ -60,9 +61,12 @@ def machine_checks(here: Settings) -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     hint = "Use Python 3.11, 3.12 or 3.13."
     yield _check("Python", (3, 11) <= sys.version_info[:2] <= (3, 13), version, hint)
-    git = shutil.which("git")
-    hint = "Install it: `apt install git`, `dnf install git` or `brew install git`."
-    yield _check("git", git is not None, _first_line(git, "--version"), hint)
+    git = _first_line(shutil.which("git"), "--version")
+    hint = "Install git 2.31 or newer: `apt install git`, `dnf install git` or `brew install git`."
+    number = re.search(r"(\d+)\.(\d+)", git)
+    yield _check(
+        "git", number is not None and (int(number[1]), int(number[2])) >= (2, 31), git, hint
+    )
     folder = here.home
     while not folder.exists():
         folder = folder.parent

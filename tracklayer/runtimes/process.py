@@ -88,6 +88,24 @@ class ProcessRuntime:
         self._cancelled.add(job.folder)
         _cancel(job.folder)
 
+    @staticmethod
+    def running(root: Path) -> list[Path]:
+        """The folders, anywhere below ``root``, of jobs that run."""
+        found = []
+        for record in sorted(root.rglob("guard.json")):
+            with _guard(record.parent) as guard:
+                if guard is not None and not record.parent.name.startswith("attempt-"):
+                    found.append(record.parent)
+        return found
+
+    @staticmethod
+    def end(folder: Path) -> None:
+        """Ends the job in this folder, and returns when nothing of it runs any more.
+
+        :raises JobError: it cannot be ended.
+        """
+        _end(folder, folder.name, 0)
+
     def _begin(self, job: Job, on_line: OnLine) -> bool:
         """True if there was something to adopt."""
         job.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -97,7 +115,7 @@ class ProcessRuntime:
             if previous:
                 if previous["digest"] == digest and _adoptable(job.folder):
                     return True
-                _finish(job)
+                _end(job.folder, job.name, job.grace)
                 _archive(job.folder, previous, again=previous["digest"] == digest)
             (job.folder / "cancel").unlink(missing_ok=True)  # it meant an attempt before this one
             attempt = previous["attempt"] + 1 if previous else 1
@@ -230,20 +248,20 @@ def _cancel(folder: Path) -> None:
             signal.pidfd_send_signal(guard, signal.SIGTERM)
 
 
-def _finish(job: Job) -> None:
-    """Leaves nothing running of the attempt before."""
-    with _guard(job.folder) as guard:
+def _end(folder: Path, name: str, grace: float) -> None:
+    """Leaves nothing running of the latest attempt."""
+    with _guard(folder) as guard:
         if guard is not None:
-            _cancel(job.folder)
-            previous = read_record(job.folder / "job.json") or {}
-            deadline = time.monotonic() + previous.get("grace", job.grace) + _LAST_WORD
+            _cancel(folder)
+            grace = (read_record(folder / "job.json") or {}).get("grace", grace)
+            deadline = time.monotonic() + grace + _LAST_WORD
             if not select.select([guard], [], [], deadline - time.monotonic())[0]:
                 raise JobError(
-                    f"job {job.name}: its attempt before this one cannot be ended",
-                    hint=f"see {job.folder / 'guard.log'} and the processes of this machine",
+                    f"job {name}: its attempt before this one cannot be ended",
+                    hint=f"see {folder / 'guard.log'} and the processes of this machine",
                 )
-    if not (job.folder / "exit.json").exists():
-        end_marked(_MARK, str(job.folder), grace=job.grace)
+    if not (folder / "exit.json").exists():
+        end_marked(_MARK, str(folder), grace=grace)
 
 
 def _archive(folder: Path, previous: dict[str, Any], *, again: bool) -> None:

@@ -50,7 +50,11 @@ class Limits:
 
 
 class Application:
-    """Serves one :class:`Service`. ``in_flight`` counts the inference requests it works on."""
+    """Serves one :class:`Service`.
+
+    ``in_flight`` counts the inference requests it works on; ``last_refusal`` is when it last
+    refused one because it drains (``time.monotonic``).
+    """
 
     def __init__(self, service: Service, limits: Limits) -> None:
         self._service = service
@@ -61,6 +65,7 @@ class Application:
         self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="inference")
         self._cost = float("inf")
         self.in_flight = 0
+        self.last_refusal = 0.0
 
     def warm_up(self, request: bytes) -> None:
         """Answer one Open Inference request twice: the first pays for what is lazy.
@@ -108,6 +113,7 @@ class Application:
         if method != "POST" or route.infer is None:
             raise RequestError(405, f"use POST, not {method}", headers={"allow": "POST"})
         if self._service.draining:
+            self.last_refusal = time.monotonic()
             raise RequestError(503, "this server is stopping", headers={"retry-after": "1"})
         if self.in_flight >= self._limits.concurrency:
             raise RequestError(503, "too many requests at once", headers={"retry-after": "1"})

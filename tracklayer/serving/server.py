@@ -17,6 +17,11 @@ _KEEP_ALIVE = 75
 """Seconds; longer than the gateway keeps an idle connection, so that it is the one who closes."""
 
 
+_QUIET = 0.3
+"""Seconds without a new request before a draining server closes its connections. A proxy that was
+refused once asks others meanwhile, so that it does not write into a connection as it is closed."""
+
+
 class Server(uvicorn.Server):
     """One application on one listening socket.
 
@@ -45,7 +50,7 @@ class Server(uvicorn.Server):
         self._application = application
         self._service = service
         self._drain = drain
-        self._deadline: float | None = None
+        self._stopping: float | None = None
 
     def run_on(self, listener: socket.socket) -> None:
         """Serve on ``listener`` until SIGTERM or SIGINT; a second signal does not wait."""
@@ -55,13 +60,16 @@ class Server(uvicorn.Server):
         """Begin to drain. The signal is not raised again at the end: the exit code is 0."""
         if self._service.draining:
             self.should_exit = self.force_exit = True
+            return
         self._service.draining = True
-        self._deadline = time.monotonic() + self._drain
+        self._stopping = time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop when nothing is in flight any more, or when the time for that is over."""
-        if self._deadline is not None and (
-            self._application.in_flight == 0 or time.monotonic() > self._deadline
-        ):
-            self.should_exit = True
+        """Stop when nothing is in flight and nobody asks any more, or the time for that is over."""
+        if self._stopping is not None:
+            now = time.monotonic()
+            asked = max(self._stopping, self._application.last_refusal)
+            quiet = self._application.in_flight == 0 and now - asked > _QUIET
+            if quiet or now - self._stopping > self._drain:
+                self.should_exit = True
         return await super().on_tick(counter)

@@ -44,6 +44,7 @@ class Terraform:
     :param state: folder of the state, made if missing.
     :param on_line: gets each line of progress; no output values, nothing sensitive.
     :param variables: values of the root's variables; reach Terraform in an owner-only file.
+        None: those of the last call on this state folder, which is enough to destroy.
     :param labels: for whom this is (project, run, step); written down before anything is made.
     :param timeout: seconds that one call may take.
     """
@@ -60,7 +61,7 @@ class Terraform:
     ) -> None:
         self.root = root.absolute()
         self.state = state.absolute()
-        self.variables = dict(variables or {})
+        self.variables = None if variables is None else dict(variables)
         self.labels = dict(labels or {})
         self.timeout = timeout
         self._on_line = on_line or (lambda _line: None)
@@ -179,7 +180,11 @@ class Terraform:
         backend = {"local": {"path": str(self.state / "terraform.tfstate")}}
         override = {"terraform": {"backend": backend}}
         write_private(fresh / "tracklayer_override.tf.json", json.dumps(override))
-        write_private(fresh / "terraform.tfvars.json", json.dumps(self.variables))
+        variables = "terraform.tfvars.json"
+        if self.variables is not None:
+            write_private(fresh / variables, json.dumps(self.variables))
+        elif (self._work / variables).exists():
+            shutil.copy(self._work / variables, fresh)
         shutil.rmtree(self._work, ignore_errors=True)
         fresh.rename(self._work)
         self._run("init", input=False, reconfigure=True)

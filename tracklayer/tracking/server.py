@@ -1,12 +1,12 @@
 """MLflow's tracking server as the platform starts it: one process on SQLite.
 
 ``mlflow server`` starts the same application from a second process that only waits for it, and
-beside it eight that wait for jobs of MLflow's features for language models. Measured with
-MLflow 3.17.2 on two cores (resident memory summed; start until ``/health`` answers)::
+beside it nine that wait for jobs of MLflow's features for language models. Measured with MLflow
+3.17.2 and an empty home (resident memory and processor time, summed, until ``/health`` answers)::
 
-    mlflow server                                       2551 MB   26.3 s   15 processes
-    mlflow server --workers 1, no job execution          503 MB   10.1 s    2 processes
-    this module                                          262 MB    4.9 s    1 process
+    mlflow server                                       3140 MB   32.2 s   15 processes
+    mlflow server --workers 1, no job execution          500 MB    8.4 s    2 processes
+    this module                                          264 MB    5.5 s    1 process
 """
 
 from __future__ import annotations

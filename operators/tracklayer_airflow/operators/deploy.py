@@ -77,7 +77,7 @@ class VerifyOperator(_RolloutOperator):
         url = f"{self.endpoint}/v2/models/{self.spec.name}/infer"
         rollout = self.rollout()
         try:
-            ask(lambda body: httpx.post(url, json=body, timeout=30), golden)
+            ask(lambda body: httpx.post(url, json=body, timeout=30, trust_env=False), golden)
         except ServiceError:
             if previous:
                 rollout.switch(previous["version"], [Path(path) for path in previous["sockets"]])

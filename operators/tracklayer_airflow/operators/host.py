@@ -12,6 +12,7 @@ from tracklayer_airflow.operators.step import StepOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from tracklayer.spec import Spec
     from tracklayer.tools.terraform import Terraform
     from tracklayer.tracking import RunRecord
 
@@ -27,7 +28,7 @@ class _TerraformOperator(StepOperator):
         from tracklayer.tools.terraform import Terraform
 
         labels = {"project": self.spec.name, "run": context["run_id"], "step": self.task_id}
-        wanted = self.spec.train.resources if self.spec.train else Resources()
+        wanted = _wanted(self.spec)
         variables: dict[str, object] = {
             "name": self.spec.name,
             "labels": labels,
@@ -58,7 +59,7 @@ class ProvisionOperator(_TerraformOperator):
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:  # noqa: ARG002
         from tracklayer.targets import Outputs
 
-        outputs = Outputs.model_validate(self.terraform(context).apply())
+        outputs = Outputs.check(self.terraform(context).apply())
         return {"target": self.spec.target, **outputs.model_dump(mode="json")}
 
 
@@ -79,11 +80,16 @@ class ConfigureOperator(StepOperator):
         from tracklayer.targets import Outputs
         from tracklayer.tools.ansible import run_playbook
 
+        wanted = _wanted(self.spec)
         provisioned = record.read("provision")
         result = run_playbook(
             resource("infra/ansible/playbooks/configure.yaml"),
-            hosts=Outputs.model_validate({"hosts": provisioned["hosts"]}).hosts,
-            variables={},
+            hosts=Outputs.check({"hosts": provisioned["hosts"]}).hosts,
+            variables={
+                "host_cpus": wanted.cpus,
+                "host_memory": wanted.memory,
+                "host_gpus": wanted.gpus,
+            },
             on_line=self.line_logger(),
             private_data_dir=record.folder / "ansible",
             cancel=lambda: self._cancelled,
@@ -93,3 +99,8 @@ class ConfigureOperator(StepOperator):
     def on_kill(self) -> None:
         """Have the playbook end after its current task."""
         self._cancelled = True
+
+
+def _wanted(spec: Spec) -> Resources:
+    """What the machines must have: what the training asks for."""
+    return spec.train.resources if spec.train else Resources()

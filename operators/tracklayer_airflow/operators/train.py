@@ -112,6 +112,7 @@ class TrainOperator(StepOperator):
                 "MLFLOW_TRACKING_URI": settings().mlflow_url,
                 "MLFLOW_RUN_ID": run.id,
                 "MLFLOW_EXPERIMENT_NAME": self.spec.name,
+                "MLFLOW_DISABLE_TELEMETRY": "true",
             },
             cpus=limits.cpus,
             memory=limits.memory,

@@ -18,7 +18,7 @@ class Endpoint(BaseModel):
     """
 
     url: str
-    version: str | None
+    version: int | None
     error: str | None = None
 
 

@@ -137,8 +137,8 @@ def test_a_stopping_replica_passes_its_requests_on(gateway: Any, serve: Any) -> 
     gate, one, two = gateway(), serve(1), serve(1)
     gate.client.switch("digits", 1, [one.socket, two.socket])
     with httpx.Client() as client:
-        for number in range(200):
-            if number == 50:
+        for number in range(120):
+            if number == 30:
                 one.process.send_signal(signal.SIGTERM)
             answer = client.post(f"{gate.url}{PATH}", json=REQUEST)
             assert answer.status_code == 200, (number, answer.text)

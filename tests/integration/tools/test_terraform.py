@@ -129,7 +129,7 @@ def test_the_local_target_from_nothing_to_nothing(way: str, tmp_path: Path) -> N
     assert (state / "terraform.tfstate").read_bytes() == first
     assert not any("Creat" in line for line in said)
 
-    terraform().destroy()
+    Terraform(terraform_root("local"), state).destroy()  # knows the variables of the last call
     assert addresses(state) == []
     assert terraform().outputs() == {}
     terraform().destroy()

@@ -1,0 +1,1 @@
+"""The benchmarks: each figure beside a reference, in the same run."""

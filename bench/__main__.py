@@ -1,0 +1,77 @@
+"""``python -m bench [NAME ...]``: measure figures, print them, write them to ``bench/results``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import Never
+
+from bench.measure import NotMeasuredError, Options, Row, report, save, say, show
+from tracklayer.errors import TracklayerError
+
+FIGURES = {
+    "chain": "ten no-op steps in a chain, warm, triggered through the REST API",
+    "push": "a project pushed until it is a DAG",
+    "projects": "all projects visible, from an empty database, two parsing processes",
+    "build": "one DAG from its spec, after imports",
+    "demo": "the example, from its spec to an answered prediction, packages cached",
+    "idle": "the platform idle, everything up",
+}
+"""Name of a module of this package -> what it measures."""
+
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+
+def main() -> int:
+    """Exit code 0: all was measured; 1: something of ours could not be."""
+    options = _arguments()
+    if options.report:
+        sys.stdout.write(report(options.names or list(FIGURES)) + "\n")
+        return 0
+    # What is under measurement must not compile its modules anew at each start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    signal.signal(signal.SIGTERM, _interrupt)
+    wanted = Options(options.pairs, options.projects, options.seconds)
+    failed = False
+    for name in options.names or FIGURES:
+        say(f"{name}: {FIGURES[name]}")
+        try:
+            rows: list[Row] = import_module(f"bench.{name}").run(wanted)
+        except (NotMeasuredError, TracklayerError) as error:
+            rows, failed = [Row(what=FIGURES[name], unit="", missing=str(error))], True
+        show(name, FIGURES[name], rows)
+        say(f"  written to {save(name, FIGURES[name], rows)}")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    about = "; ".join(f"{name}: {what}" for name, what in FIGURES.items())
+    parser = argparse.ArgumentParser(prog="python -m bench", description=about)
+    names = parser.add_argument("names", nargs="*", metavar="NAME", help="figures; default: all")
+    parser.add_argument("--pairs", type=int, help="how often each side is measured")
+    parser.add_argument("--projects", type=int, default=1000, help="how many (`projects`)")
+    parser.add_argument("--seconds", type=float, default=60, help="of one window (`idle`)")
+    parser.add_argument("--report", action="store_true", help="print the newest results, no more")
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in FIGURES:
+            parser.error(str(argparse.ArgumentError(names, f"{name} is none of {list(FIGURES)}")))
+    return options
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> Never:  # noqa: ARG001
+    """End as after Ctrl-C: with everything stopped that was started."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("Interrupted; what was started is stopped.")
+        sys.exit(_INTERRUPTED)

@@ -1,0 +1,122 @@
+"""What all tests share: homes that are nobody's, and a repository that somebody pushes to.
+
+Before any test is read, Airflow and Tracklayer are given temporary homes: no test sees the
+platform of the person who runs it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tracklayer.projects import Repository
+from tracklayer.settings import settings
+
+_ROOT = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Forget the person's settings, and give this session homes of its own."""
+    root = Path(tempfile.mkdtemp(prefix="tracklayer-tests-"))
+    config.stash[_ROOT] = root
+    for name in [name for name in os.environ if name.startswith(("AIRFLOW", "TRACKLAYER_"))]:
+        del os.environ[name]
+    os.environ |= {
+        "TRACKLAYER_HOME": str(root / "home"),
+        "AIRFLOW_HOME": str(root / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "AIRFLOW_CONN_GIT_DEFAULT": '{"conn_type": "git"}',
+    }
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(config.stash[_ROOT], ignore_errors=True)
+
+
+class Remote:
+    """A bare repository of projects, and a person with a git of their own: nothing is checked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = folder / "projects.git"
+        self.repository = Repository(str(self.url), cache=folder / "mirror")
+        self._work = folder / "work"
+
+    def push(self, files: Mapping[str, str | bytes | None], *, branch: str = "main") -> str:
+        """Commit the files (path to content; None deletes a path) and push that; the commit."""
+        if not self._work.exists():
+            self.repository.create()
+            self._git("init", "--quiet", f"--initial-branch={branch}", str(self._work), at=".")
+        for name, content in files.items():
+            path = self._work / name
+            if content is None:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        self._git("add", "--all")
+        self._git("commit", "--quiet", "--allow-empty", "--message=Push")
+        self._git("push", "--quiet", str(self.url), f"HEAD:refs/heads/{branch}")
+        return self._git("rev-parse", "HEAD").strip()
+
+    def link(self, name: str, target: str) -> str:
+        """Commit a symbolic link and push that; the commit."""
+        (self._work / name).symlink_to(target)
+        return self.push({})
+
+    def _git(self, *arguments: str, at: str | None = None) -> str:
+        who = {"NAME": "A Person", "EMAIL": "a@example.org"}
+        person = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()}
+        return subprocess.run(
+            # As it was written: no line end is changed on the way.
+            ["git", "-c", "core.autocrlf=false", *arguments],
+            cwd=at or self._work,
+            env=os.environ | person,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Remote:
+    """A repository of projects that does not exist until the first push."""
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    return Remote(folder)
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home for this test alone."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("TRACKLAYER_HOME", str(folder))
+    settings.cache_clear()
+    yield folder
+    settings.cache_clear()
+
+
+@pytest.fixture
+def own_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of pipeline templates beside the platform's own, with ``TRACKLAYER_TEMPLATES``."""
+    from tracklayer_airflow import plan
+
+    def forget() -> None:
+        settings.cache_clear()
+        plan.template_folders.cache_clear()
+        plan._template.cache_clear()
+
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    monkeypatch.setenv("TRACKLAYER_TEMPLATES", str(folder))
+    forget()
+    yield folder
+    monkeypatch.undo()
+    forget()
