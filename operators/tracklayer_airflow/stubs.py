@@ -13,7 +13,10 @@ from tracklayer.spec import Spec, loads
 from tracklayer_airflow.plan import plan
 
 _DAG = '''\
-"""The Airflow DAG of the project {name}, written by Tracklayer from this spec."""
+"""The Airflow DAG of the project {name}, written by Tracklayer from this spec.
+
+The files of the project: {content}
+"""
 
 from tracklayer_airflow.dag import build_dag
 
@@ -57,28 +60,30 @@ def write_stubs(repository: Repository, commit: str, folder: Path) -> None:
 
 
 def _stubs(repository: Repository, commit: str) -> Iterator[tuple[str, str]]:
-    texts = repository.projects(commit)
+    texts, contents = repository.projects(commit), repository.contents(commit)
     for folder, found in check_repository(texts).items():
         problems = _plan_problems(found) if isinstance(found, Spec) else found
         if not problems:
-            yield f"{folder}.py", dag_stub(folder, texts[folder])
+            yield f"{folder}.py", dag_stub(folder, texts[folder], contents[folder])
             continue
         yield f"{re.sub('[^A-Za-z0-9_-]', '_', folder)}__error.py", _error_stub(folder, problems)
         valid = repository.last_valid(folder, commit)
         if valid and not _plan_problems(loads(valid[1], f"{folder}/{SPEC_FILE}")):
-            yield f"{folder}.py", dag_stub(folder, valid[1], commit=valid[0])
+            yield f"{folder}.py", dag_stub(folder, valid[1], valid[0], commit=valid[0])
 
 
-def dag_stub(project: str, text: str, *, commit: str | None = None) -> str:
-    """The DAG file of one project.
+def dag_stub(project: str, text: str, content: str, *, commit: str | None = None) -> str:
+    """The DAG file of one project. It changes when the project does: by that Airflow learns that
+    runs are to use a later commit.
 
-    :param text: the spec. The file changes with it and with nothing else.
+    :param text: the spec.
+    :param content: names all the files of the project as they are.
     :param commit: where the project's files are, if that is not the version of the bundle.
     """
     quoted = text.replace("\\", "\\\\").replace('"', '\\"') if _needs_quoting(text) else text
     pinned = f", commit={commit!r}" if commit else ""
     file = f"{project}/{SPEC_FILE}"
-    return _DAG.format(name=project, text=quoted, file=file, pinned=pinned)
+    return _DAG.format(name=project, content=content, text=quoted, file=file, pinned=pinned)
 
 
 def _needs_quoting(text: str) -> bool:

@@ -136,10 +136,17 @@ class Platform:
         return self.run(project, run)
 
     def runs(self, project: str | None = None, *, limit: int = 20) -> list[Data]:
-        """Runs, newest first; of all projects if ``project`` is None."""
+        """Runs, newest first; of all projects if ``project`` is None.
+
+        :raises ProjectError: there is no such project.
+        """
         path = f"/api/v2/dags/{_part(project or '~')}/dagRuns"
         params = {"order_by": "-run_after", "limit": min(limit, _PAGE)}
-        found: list[Data] = self._transport.object("GET", path, params=params)["dag_runs"]
+        response = self._transport.send("GET", path, params=params, allowed=(404,))
+        if response.status_code == 404 and project:
+            self.project(project)
+            return []  # it was never a DAG
+        found: list[Data] = response.json()["dag_runs"]
         return found
 
     def run(self, project: str, run: str) -> Data:

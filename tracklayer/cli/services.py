@@ -94,6 +94,7 @@ def ask(endpoint: str, name: str, body: bytes, file: str) -> Data:
             headers={"Content-Type": media},
             timeout=_TIMEOUT,
             trust_env=not is_local(address),
+            verify=address.startswith("https:"),
         )
         answer = response.json()
     except httpx.HTTPError as error:

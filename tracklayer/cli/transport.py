@@ -102,7 +102,7 @@ class Transport:
             ) from None
 
     def _new_token(self) -> str:
-        assert self._login is not None  # noqa: S101 - without it there was a token from the start
+        assert self._login is not None
         user, password = self._login()
         body = {"username": user, "password": password}
         response = self._request("POST", "/auth/token", json=body)

@@ -73,10 +73,15 @@ class Mirror:
                     self.fetch()
         raise ProjectError(f"The repository {self.address} has no commit {name}.")
 
-    def folders(self, commit: str) -> list[str]:
-        """The names of the folders at the root."""
+    def folders(self, commit: str) -> dict[str, str]:
+        """The names of the folders at the root, each with the object name of its content."""
         listed = os.fsdecode(self.git.run("ls-tree", "-z", commit)).split("\0")[:-1]
-        return [line.partition("\t")[2] for line in listed if line.split()[1] == "tree"]
+        entries = (line.partition("\t") for line in listed)
+        return {
+            name: described.split()[2]
+            for described, _, name in entries
+            if described.split()[1] == "tree"
+        }
 
     def log(self, commit: str, folder: str, form: str) -> list[str]:
         """The fields of each commit that changed a folder, newest first, in one list.

@@ -91,6 +91,14 @@ class Repository:
         texts = self._mirror.read([f"{head}:{folder}/{SPEC_FILE}" for folder in folders])
         return {name: text for name, text in zip(folders, texts, strict=True) if text is not None}
 
+    def contents(self, commit: str) -> dict[str, str]:
+        """Project folder to the git object name of its content: equal names, equal files.
+
+        :raises ProjectError: the repository cannot be reached, or has no such commit.
+        """
+        head = self._mirror.commit(commit)
+        return self._mirror.folders(head) if head else {}
+
     def history(self, project: str) -> list[Commit]:
         """The commits that changed a project, newest first.
 
@@ -105,6 +113,16 @@ class Repository:
             Commit(name, author, datetime.fromisoformat(when).astimezone(UTC), message.strip())
             for name, author, when, message in zip(*(iter(fields),) * 4, strict=True)
         ]
+
+    def includes(self, version: str, commit: str) -> bool:
+        """Whether a commit is the version itself or in its history.
+
+        :raises ProjectError: the repository has no such commits, or cannot be reached.
+        """
+        for name in (version, commit):
+            self._mirror.commit(name)
+        asked = ("rev-list", "--count", "--end-of-options", commit, f"^{version}")
+        return int(self._mirror.git.run(*asked)) == 0
 
     def last_valid(self, project: str, commit: str | None = None) -> tuple[str, str] | None:
         """The newest commit of a project whose spec is valid, and the text of that spec.

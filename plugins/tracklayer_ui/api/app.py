@@ -36,7 +36,7 @@ def create_app() -> FastAPI:
 
 
 def _answer(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, TracklayerError)  # noqa: S101 - registered for nothing else
+    assert isinstance(error, TracklayerError)
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     return JSONResponse(document(error), status_code=status)
 

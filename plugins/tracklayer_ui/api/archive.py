@@ -83,7 +83,7 @@ def _from_tar(stream: _Readable) -> Iterator[tuple[str, bytes]]:
                 raise ArchiveError(f"{member.name!r} in the archive is no plain file.")
             _check_size(member.name, member.size)
             content = archive.extractfile(member)
-            assert content is not None  # noqa: S101 - it is a plain file
+            assert content is not None
             yield member.name, content.read()
 
 

@@ -7,7 +7,6 @@ project. The name is ``dag_id`` in the paths since Airflow's access check looks 
 from __future__ import annotations
 
 import functools
-import pathlib
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -22,7 +21,6 @@ from pydantic import BaseModel
 from tracklayer.errors import Problem, ProjectError
 from tracklayer.projects import Commit, Repository, check_repository
 from tracklayer.projects.files import MIB
-from tracklayer.projects.git import Git, GitError
 from tracklayer.settings import settings
 from tracklayer.spec import Spec
 from tracklayer_ui.api.archive import MAX_BODY, TooLargeError, unpack
@@ -114,7 +112,8 @@ def get_commit(dag_id: str, commit: CommitId, session: SessionDep) -> Visible:
     """Would a run that starts now use this commit of the project, or a later one?"""
     dag = session.get(DagModel, dag_id)
     version = None if dag is None or dag.is_stale else dag.bundle_version
-    return Visible(version=version, visible=version is not None and _includes(version, commit))
+    visible = version is not None and _repository().includes(version, commit)
+    return Visible(version=version, visible=visible)
 
 
 @router.get("/{dag_id}/runs/{run_id}/record", dependencies=[_may_read])
@@ -130,28 +129,10 @@ def get_record(dag_id: str, run_id: str) -> dict[str, Any]:
     return document
 
 
-def _includes(version: str, commit: str) -> bool:
-    if version == commit:
-        return True
-    try:
-        _repository().projects(version)  # brings it into the mirror, if it is newer than that
-        missing = Git(_mirror()).run("rev-list", "--count", commit, f"^{version}")
-    except GitError:
-        message = f"The repository has no commit {commit}."
-        raise UnknownError(message) from None
-    return int(missing) == 0
-
-
 @functools.cache
 def _repository() -> Repository:
     found = settings()
-    return Repository(
-        found.repository_url, branch=found.branch, cache=found.home / "cache/projects"
-    )
-
-
-def _mirror() -> pathlib.Path:
-    return settings().home / "mirror"
+    return Repository(found.repository_url, branch=found.branch, cache=found.mirror)
 
 
 def _known(name: str) -> dict[str, str]:

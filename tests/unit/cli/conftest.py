@@ -48,6 +48,11 @@ class Server:
         return found(request) if callable(found) else found
 
 
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracklayer.cli.transport._PAUSE", 0.01)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     state = Server()

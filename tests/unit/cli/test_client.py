@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tracklayer.cli.client import Platform
+from tracklayer.errors import ProjectError
 
 
 @pytest.fixture
@@ -78,3 +79,10 @@ def test_a_step_that_has_not_started_has_no_log(server, platform, step):
 def test_names_cannot_leave_their_place_in_the_address(server, platform):
     server.answers["GET /tracklayer/projects/..%2F..%2Fplatform"] = (200, {"name": "odd"})
     assert platform.project("../../platform") == {"name": "odd"}
+
+
+def test_a_project_that_was_never_a_dag_has_no_runs(server, platform):
+    server.answers["GET /tracklayer/projects/p"] = (200, {})
+    assert platform.runs("p") == []
+    with pytest.raises(ProjectError):
+        platform.runs("q")

@@ -81,7 +81,6 @@ def test_a_failure_is_told_with_the_end_of_the_log(server, story):
 
 
 def test_a_web_server_that_restarts_is_waited_for(server, story, monkeypatch):
-    monkeypatch.setattr("tracklayer.cli.transport._PAUSE", 0.0)
     platform = story(("running", None), ("success", "success"))
     server.answers[f"GET {RUN}"].insert(1, (503, {}))
     for _ in range(2):

@@ -19,6 +19,7 @@ from tracklayer_airflow.stubs import dag_stub, write_stubs
 if TYPE_CHECKING:
     from tests.conftest import Remote
 
+CONTENT = "0" * 40
 VALID = "name: {name}\ntemplate: train-and-deploy@1\ntrain: {{script: train.py}}\n"
 
 
@@ -75,7 +76,7 @@ PIECES = st.lists(
 @example("")
 @settings(max_examples=300, deadline=None)
 def test_any_text_comes_out_of_its_stub_as_it_went_in(text: str) -> None:
-    stub = dag_stub("digits", text)
+    stub = dag_stub("digits", text, CONTENT)
     assert embedded(stub.encode()) == text
     assert ast.unparse(ast.parse(stub).body[-1]) == (
         "dag = build_dag(SPEC, 'digits/tracklayer.yaml')"
@@ -83,7 +84,7 @@ def test_any_text_comes_out_of_its_stub_as_it_went_in(text: str) -> None:
 
 
 def test_a_pinned_stub_says_where_the_files_are() -> None:
-    stub = dag_stub("digits", "name: digits", commit="c0ffee")
+    stub = dag_stub("digits", "name: digits", CONTENT, commit="c0ffee")
     assert ast.unparse(ast.parse(stub).body[-1]) == (
         "dag = build_dag(SPEC, 'digits/tracklayer.yaml', commit='c0ffee')"
     )
@@ -99,20 +100,28 @@ def test_a_stub_has_the_words_that_airflow_looks_for(remote: Remote, folder: Pat
         assert b"airflow" in content, path
 
 
-def test_a_file_changes_only_with_its_spec(remote: Remote, folder: Path) -> None:
+def test_a_file_changes_only_with_its_project(remote: Remote, folder: Path) -> None:
+    def inodes() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
     crlf = valid("b").replace("\n", "\r\n")
-    commit = remote.push({"a/tracklayer.yaml": valid("a"), "b/tracklayer.yaml": crlf})
-    write_stubs(remote.repository, commit, folder)
-    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    files = {"a/tracklayer.yaml": valid("a"), "b/tracklayer.yaml": crlf, "c/tracklayer.yaml": "x"}
+    write_stubs(remote.repository, remote.push(files), folder)
+    first = inodes()
+    assert sorted(first) == ["a.py", "b.py", "c__error.py"]
 
-    commit = remote.push({"a/train.py": "print(1)\n", "README.md": "all of it\n"})
-    write_stubs(remote.repository, commit, folder)
-    assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
+    write_stubs(remote.repository, remote.push({"README.md": "of all projects\n"}), folder)
+    assert inodes() == first
 
-    commit = remote.push({"a/tracklayer.yaml": valid("a", "description: new")})
-    write_stubs(remote.repository, commit, folder)
-    assert embedded((folder / "a.py").read_bytes()) == valid("a", "description: new")
-    assert (folder / "b.py").stat().st_ino == before["b.py"]
+    # Runs are to use the new files: by the change of its stub Airflow learns of the commit.
+    write_stubs(remote.repository, remote.push({"a/train.py": "print(1)\n"}), folder)
+    second = inodes()
+    assert {name for name in first if first[name] != second[name]} == {"a.py"}
+
+    changed = valid("a", "description: new")
+    write_stubs(remote.repository, remote.push({"a/tracklayer.yaml": changed}), folder)
+    assert embedded((folder / "a.py").read_bytes()) == changed
+    assert {name for name in first if second[name] != inodes()[name]} == {"a.py"}
 
 
 def test_the_same_commit_gives_the_same_bytes_in_any_process(
