@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     airflow_port: int = Field(8080, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
     gateway_port: int = Field(8000, ge=1, le=65535)
+    gateway_address: str | None = Field(
+        None, description="Address by which callers reach the gateway, such as https://models.org"
+    )
     repository: str | None = Field(
         None, description="Git remote with the projects; default: a bare repository in the home"
     )
@@ -140,7 +143,7 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.host}:{self.gateway_port}"
+        return self.gateway_address or f"http://{self.host}:{self.gateway_port}"
 
 
 @cache

@@ -12,27 +12,44 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import Any
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, cast
 
 from airflow.configuration import conf
 from airflow.executors.local_executor import LocalExecutor
 from sqlalchemy import make_url
 
-# So that the workers, which are forked from the scheduler, have imported all that a task needs.
-import tracklayer_airflow.bundle
-import tracklayer_airflow.dag  # noqa: F401
+from tracklayer_airflow.dag import OPERATORS
+
+# What a task imports. Tasks are forked from the workers and those from the scheduler, so that what
+# is imported here is imported once and not in every task.
+_NEEDED = (
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "jinja2.ext",
+    "tracklayer.gateway.rollout",
+    "tracklayer.packages",
+    "tracklayer.runtimes.process",
+    "tracklayer.sources",
+    "tracklayer.targets",
+    "tracklayer.tools.terraform",
+    "tracklayer.tracking",
+    "tracklayer_airflow.bundle",
+    *sorted({path.partition(":")[0] for path in OPERATORS.values()}),
+)
 
 _BUSY = 1.0  # seconds at most between two rounds while a run is under way, as in stock Airflow
 _IDLE = 5.0  # seconds at most otherwise: the scheduler's heartbeat, and how late a schedule may be
 _STEP = 0.01  # seconds between two looks
 
-# All that a scheduling decision can follow from, and nothing that the scheduler itself writes when
-# it decides nothing.
+# All that a decision of the scheduler can follow from. That a task which it has queued now runs is
+# no part of it, nor anything that the scheduler itself writes when it decides nothing.
 _STATE = """
-SELECT r.id, r.state, t.id, t.state FROM dag_run r
-LEFT JOIN task_instance t ON t.dag_id = r.dag_id AND t.run_id = r.run_id
+SELECT r.id, t.id, CASE WHEN t.state IN ('scheduled', 'queued', 'running') THEN '' ELSE t.state END
+FROM dag_run r LEFT JOIN task_instance t ON t.dag_id = r.dag_id AND t.run_id = r.run_id
 WHERE r.state IN ('queued', 'running')
-UNION ALL SELECT target_dag_id, asset_id, NULL, NULL FROM asset_dag_run_queue
+UNION ALL SELECT target_dag_id, asset_id, '' FROM asset_dag_run_queue
 """
 
 
@@ -42,8 +59,11 @@ class PromptLocalExecutor(LocalExecutor):
     _database: sqlite3.Connection | None = None
     _version: int | None = None
     _state: list[tuple[Any, ...]] | None = None
+    _queued = False
 
     def start(self) -> None:
+        for module in _NEEDED:
+            import_module(module)
         super().start()
         url = make_url(conf.get("database", "sql_alchemy_conn"))
         if url.get_backend_name() == "sqlite" and url.database:
@@ -59,14 +79,19 @@ class PromptLocalExecutor(LocalExecutor):
             self._database = None
         super().end()
 
+    def _process_workloads(self, workload_list: Sequence[Any]) -> None:
+        cast(Any, super())._process_workloads(workload_list)
+        self._queued = True
+
     def _wait(self) -> None:
-        if self._database is None:
+        queued, self._queued = self._queued, False
+        if self._database is None or queued:  # who has found work may not have found all of it
             return
         longest = _BUSY if self._state else _IDLE
         deadline = time.monotonic() + longest
-        while time.monotonic() < deadline and self.result_queue.empty():
-            if self._changed(self._database):
-                return
+        while time.monotonic() < deadline and not self._changed(self._database):
+            if self.slots_available <= 0 and not self.result_queue.empty():
+                return  # a slot is free again as soon as the result is read
             time.sleep(_STEP)
 
     def _changed(self, database: sqlite3.Connection) -> bool:

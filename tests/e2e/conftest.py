@@ -30,7 +30,6 @@ Data = dict[str, Any]
 T = TypeVar("T")
 
 PATIENCE = 150.0  # seconds for one run on a busy machine
-PLANTED = "planted-5f0c1b7e9a3d4486"  # a secret of the person who starts the platform
 
 _TRACKLAYER = Path(sys.executable).parent / "tracklayer"
 _ENDED = {"success", "failed"}
@@ -59,17 +58,51 @@ steps:
 }
 
 
+class Mlflow(Tracking):
+    """The platform's MLflow, also as its page shows it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._http = httpx.Client(base_url=f"{url}/api/2.0", timeout=60, trust_env=False)
+
+    def runs_of(self, project: str, run: str) -> list[Data]:
+        """The MLflow runs of one run of a project."""
+        found = self._http.get(
+            "/mlflow/experiments/get-by-name", params={"experiment_name": project}
+        )
+        if found.status_code == 404:
+            return []
+        body = {
+            "experiment_ids": [found.json()["experiment"]["experiment_id"]],
+            "filter": f"tags.`tracklayer.run` = '{run}'",
+        }
+        answer = self._http.post("/mlflow/runs/search", json=body)
+        assert answer.is_success, answer.text
+        runs: list[Data] = answer.json().get("runs", [])
+        return runs
+
+    def artifact(self, run: Data, name: str) -> Any:
+        """A JSON document that a run has kept."""
+        folder = run["info"]["artifact_uri"].removeprefix("mlflow-artifacts:/")
+        answer = self._http.get(f"/mlflow-artifacts/artifacts/{folder}/{name}")
+        assert answer.is_success, answer.text
+        return answer.json()
+
+
 class Platform:
     """A running platform, and a person who uses it.
 
     :param folder: for its home, the person's clone and the templates.
     """
 
+    planted = "planted-5f0c1b7e9a3d4486"
+    """A secret of the person who starts the platform, in two variables."""
+
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.templates = folder / "templates"
         self.ports = dict(zip(("airflow", "mlflow", "gateway"), _free_ports(3), strict=True))
-        self.mlflow = Tracking(self.url("mlflow"))
+        self.mlflow = Mlflow(self.url("mlflow"))
         self._clone = folder / "clone"
         self._token: str | None = None
         own = {f"TRACKLAYER_{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
@@ -131,7 +164,7 @@ class Platform:
     def wait_visible(self, name: str, commit: str) -> None:
         """Wait until the next run of a project would use a commit."""
         path = f"/tracklayer/projects/{name}/commits/{commit}"
-        until(lambda: self.get(path)["visible"], f"{name} at {commit} is a DAG")
+        self.until(lambda: self.get(path)["visible"], f"{name} at {commit} is a DAG")
 
     def _git(self, *arguments: str, at: str | None = None, empty_is_fine: bool = False) -> str:
         person = ("-c", "user.name=A Person", "-c", "user.email=a@example.org")
@@ -202,7 +235,7 @@ class Platform:
     def wait(self, project: str, run: str, state: str = "success") -> Data:
         """Wait until a run has ended, which it has to do in this state."""
         path = f"/api/v2/dags/{project}/dagRuns/{run}"
-        found: Data = until(
+        found: Data = self.until(
             lambda: (now := self.get(path))["state"] in _ENDED and now,
             f"{project} {run} ends",
             lambda: self._report(project, run),
@@ -222,7 +255,7 @@ class Platform:
             found = self.tasks(project, run)[task]
             return found["state"] == "running" and found["try_number"] == tried
 
-        until(running, f"{project} {run} {task} runs", lambda: self._report(project, run))
+        self.until(running, f"{project} {run} {task} runs", lambda: self._report(project, run))
 
     def log(self, project: str, run: str, task: str, *, tried: int = 1) -> list[Data]:
         """The entries of a step's log."""
@@ -243,6 +276,12 @@ class Platform:
         found: Data = self.get(f"/tracklayer/projects/{project}/runs/{run}/record")
         return found
 
+    def links(self, project: str, run: str, task: str) -> dict[str, str | None]:
+        """The links beside a step on its page."""
+        path = f"/api/v2/dags/{project}/dagRuns/{run}/taskInstances/{task}/links"
+        found: dict[str, str | None] = self.get(path)["extra_links"]
+        return found
+
     def _report(self, project: str, run: str) -> str:
         """The steps of a run, and the end of the log of those that did not go well."""
         text = ""
@@ -255,20 +294,29 @@ class Platform:
 
     # The endpoints
 
+    def post_to_endpoint(self, project: str, request: Data) -> httpx.Response:
+        """One request to a project's model."""
+        url = f"{self.url('gateway')}/{project}/v2/models/{project}/infer"
+        return httpx.post(url, json=request, timeout=30, trust_env=False)
+
     def ask(self, project: str, x: float) -> tuple[str, float]:
         """The version that answers at a project's endpoint, and what it makes of ``x``."""
         tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [x]}
-        answer = httpx.post(
-            f"{self.url('gateway')}/{project}/v2/models/{project}/infer",
-            json={"inputs": [tensor]},
-            timeout=30,
-            trust_env=False,
-        )
+        answer = self.post_to_endpoint(project, {"inputs": [tensor]})
         assert answer.status_code == 200, answer.text
         found = answer.json()
         return found["model_version"], found["outputs"][0]["data"][0]
 
     # The machine
+
+    def until(self, found: Callable[[], T], what: str, report: Callable[[], str] = str) -> T:
+        """Ask until the answer is something; the answer."""
+        deadline = time.monotonic() + PATIENCE
+        while not (answer := found()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"Not within {PATIENCE:.0f} s: {what}\n{report()}")
+            time.sleep(0.3)
+        return answer
 
     def processes(self) -> list[psutil.Process]:
         """All processes that have to do with this home."""
@@ -288,20 +336,13 @@ class Platform:
         assert not left, [(p.pid, p.cmdline()) for p in left if p.is_running()]
 
 
-def until(
-    found: Callable[[], T], what: str, report: Callable[[], str] = str, *, within: float = PATIENCE
-) -> T:
-    """Ask until the answer is something; the answer."""
-    deadline = time.monotonic() + within
-    while not (answer := found()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"Not within {within:.0f} s: {what}\n{report()}")
-        time.sleep(0.3)
-    return answer
+@pytest.fixture(scope="session")
+def times() -> Callable[[float], bytes]:
+    """Makes an ONNX model from ``x [batch, 1]`` to ``y``, which is a factor times that."""
+    return _times
 
 
-def times(factor: float) -> bytes:
-    """An ONNX model from ``x [batch, 1]`` to ``y``, which is ``factor`` times that."""
+def _times(factor: float) -> bytes:
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "factor"], ["y"])],
         "times",
@@ -332,7 +373,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     for name, text in _TEMPLATES.items():
         (found.templates / name).write_text(text)
     try:
-        secrets = {"AIRFLOW__PLANTED__SECRET": PLANTED, "UV_PUBLISH_TOKEN": PLANTED}
+        secrets = {
+            "AIRFLOW__found.planted__SECRET": found.planted,
+            "UV_PUBLISH_TOKEN": found.planted,
+        }
         found.tracklayer("up", env=secrets)
         yield found
     finally:

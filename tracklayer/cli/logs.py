@@ -71,6 +71,8 @@ class LogReader:
             self._depth += 1
         elif event.startswith("::endgroup::"):
             self._depth = max(0, self._depth - 1)
+        elif event == "Task exited" and "exit_code" in data:
+            return  # Airflow's word for what the step itself has explained in the line before
         elif self._depth == 0 or level in _BAD:
             time = time_of(data.get("timestamp"))
             for text in (_exception(data) or event).splitlines() or [""]:

@@ -90,7 +90,7 @@ def web() -> Iterator[Web]:
                 process.terminate()
             for process in started:
                 process.wait(30)
-    shutil.rmtree(root)
+            shutil.rmtree(root)
 
 
 def _free_port() -> int:

@@ -32,6 +32,7 @@ def test_what_airflow_says_about_itself_is_left_out(server, reader):
         event("DAG bundles loaded"),
         event("cannot read the bundle", "error"),
         event("::endgroup::"),
+        event("Task exited", "error", exit_code=8),
         event("epoch 1"),
         event("two\nlines"),
         event(""),

@@ -1,0 +1,126 @@
+"""A secret stays where it was put: it is looked for wherever the platform writes anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Platform
+
+SPEC = """\
+name: curious
+template: train-and-deploy@1
+packages: {requirements: [packaging]}
+train: {script: train.py, metrics: {accuracy: 'accuracy (\\S+)'}}
+evaluate: {metric: accuracy}
+"""
+# It tells whatever it can see of its own environment and of those of the processes above it.
+SCRIPT = """\
+import os, pathlib, shutil
+
+pid = os.getpid()
+while pid > 1:
+    process = pathlib.Path("/proc", str(pid))
+    command = (process / "cmdline").read_bytes()
+    if b"supervisor" in command:
+        break
+    print("process", command, (process / "environ").read_bytes(), flush=True)
+    pid = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+shutil.copy("model.onnx", os.environ["SM_MODEL_DIR"])
+print("accuracy 1.0", flush=True)
+"""
+_TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")  # RFC 7519, signed
+
+# Where each is kept; nobody but the owner may read these.
+KEPT = ("airflow/keys.json", "airflow/passwords.json", "airflow/airflow.cfg", "supervisor/")
+
+
+@contextmanager
+def command_lines() -> Iterator[set[str]]:
+    """All command lines on this machine in the meantime, as far as they live long enough."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            for pid in psutil.pids():
+                try:
+                    seen.add(
+                        Path("/proc", str(pid), "cmdline").read_bytes().decode("utf-8", "replace")
+                    )
+                except OSError:
+                    continue
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
+
+
+@pytest.fixture(scope="module")
+def secrets(platform: Platform) -> dict[str, str]:
+    keys = json.loads((platform.home / "airflow/keys.json").read_text())
+    password = json.loads((platform.home / "airflow/passwords.json").read_text())["admin"]
+    return {"planted": platform.planted, "password": password, **keys}
+
+
+def test_no_secret_is_to_be_found(
+    platform: Platform, secrets: dict[str, str], times: Callable[[float], bytes]
+) -> None:
+    with command_lines() as lines:
+        platform.push(
+            "curious", {"tracklayer.yaml": SPEC, "train.py": SCRIPT, "model.onnx": times(2)}
+        )
+        outcome = platform.json("run", "curious", "--follow")
+    assert any("tracklayer.runtimes.shim" in line or "train.py" in line for line in lines)
+    run = outcome["run"]
+    assert "TRACKLAYER_JOB" in platform.log_text("curious", run, "train")
+
+    shown = {"command lines": "\n".join(lines), "outcome": json.dumps(outcome)}
+    shown["logs"] = platform.tracklayer("logs", "curious").stdout
+    shown["record"] = json.dumps(platform.record("curious", run))
+    for name, task in platform.tasks("curious", run).items():
+        shown[f"rendered fields of {name}"] = json.dumps(task["rendered_fields"])
+        path = f"/api/v2/dags/curious/dagRuns/{run}/taskInstances/{name}/xcomEntries"
+        for entry in platform.get(path)["xcom_entries"]:
+            value = platform.get(f"{path}/{entry['key']}")
+            shown[f"XCom {entry['key']} of {name}"] = json.dumps(value)
+    assert [
+        (name, where)
+        for name, secret in secrets.items()
+        for where in shown
+        if secret in shown[where]
+    ] == []
+
+
+def test_no_file_of_the_home_has_one_that_should_not(
+    platform: Platform, secrets: dict[str, str]
+) -> None:
+    found = []
+    for path in platform.home.rglob("*"):
+        where = path.relative_to(platform.home).as_posix()
+        if path.is_symlink() or not path.is_file() or where.startswith("environments/"):
+            continue
+        content = path.read_bytes()
+        if _TOKEN.search(content):
+            found.append(("a token", where))
+        for name, secret in secrets.items():
+            if secret.encode() in content:
+                if not where.startswith(KEPT):
+                    found.append((name, where))
+                elif stat.S_IMODE(path.stat().st_mode) & 0o077:
+                    found.append((f"{name}, for all to read", where))
+    assert found == []
