@@ -175,9 +175,9 @@ def _wait_healthy(here: Settings, keeper: Supervisor, on_step: OnStep) -> None:
         time.sleep(0.1)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, timeout: float = 2) -> bool:
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=timeout, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -189,7 +189,10 @@ def _airflow_healthy(here: Settings) -> bool:
     except (httpx.HTTPError, ValueError):
         return False
     parts = ("metadatabase", "scheduler", "dag_processor")
-    return all(health.get(part, {}).get("status") == "healthy" for part in parts)
+    if not all(health.get(part, {}).get("status") == "healthy" for part in parts):
+        return False
+    # The API that tasks use is built at its first request, for seconds: not by the first task.
+    return _answers(f"{here.airflow_url}/execution/health", timeout=30)
 
 
 @contextmanager

@@ -303,7 +303,10 @@ def test_a_strange_folder_is_one_red_project(remote: Remote, folder: Path, name:
     (error,) = [path for path in folder.iterdir() if path.name != "good.py"]
     assert error.name.endswith("__error.py")
     assert error.name.isascii()
-    assert {p.file for p in raised(error)[0].problems} == {f"{name}/tracklayer.yaml"}
+    trace, last_line = raised(error)
+    assert "/tracklayer.yaml:1:1: " in last_line
+    assert not name.isprintable() or f"{name}/tracklayer.yaml:1:1: " in last_line
+    str(trace).encode()  # a lone surrogate would fail here, and in Airflow's database
 
 
 def test_folders_of_similar_names_keep_their_own_errors(remote: Remote, folder: Path) -> None:
@@ -337,8 +340,8 @@ def test_a_name_that_is_not_unicode_hurts_no_other_project(remote: Remote, folde
     write_stubs(remote.repository, remote.push(files), folder)
     assert len(names(folder)) == 2
     assert "good.py" in names(folder)
-    for path in folder.iterdir():
-        compile(path.read_bytes(), str(path), "exec")
+    (error,) = [path for path in folder.iterdir() if path.name != "good.py"]
+    str(raised(error)[0]).encode()  # as Airflow's database stores it
 
 
 def test_what_only_looks_like_code_stays_text(remote: Remote, folder: Path) -> None:
