@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "TRACKLAYER_HOME": str(root / "home"),
         "AIRFLOW_HOME": str(root / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # The longest that a task's end can go unnoticed when its supervisor misses it.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW_CONN_GIT_DEFAULT": '{"conn_type": "git"}',
     }

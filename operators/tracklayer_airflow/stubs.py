@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from tracklayer.errors import Problem, SpecError
 from tracklayer.projects import Repository, check_repository
 from tracklayer.projects.check import SPEC_FILE
-from tracklayer.spec import Spec, loads
+from tracklayer.spec import Spec
 from tracklayer_airflow.plan import plan
 
 _DAG = '''\
@@ -26,8 +27,15 @@ SPEC = """\\
 dag = build_dag(SPEC, {file!r}{pinned})
 '''
 
+# What Python would not give back from between triple quotes: its own signs, and the characters that
+# are taken for line ends or cannot be written.
+_NOT_AS_IT_IS = re.compile(
+    r'\\|"(?="")|"{1,2}\Z'
+    r"|[^\n\t\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\U0010ffff]"
+)
+
 _ERROR = '''\
-"""No Airflow DAG: what is wrong with {file}, for the list of import errors."""
+"""No Airflow DAG: what is wrong with the spec of a project, for the list of import errors."""
 
 from tracklayer.errors import Problem, SpecError
 
@@ -53,9 +61,9 @@ def write_stubs(repository: Repository, commit: str, folder: Path) -> None:
             path.unlink()
     for name, content in wanted.items():
         path = folder / name
-        if not path.exists() or path.read_text() != content:
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
             partial = path.with_suffix(".partial")
-            partial.write_text(content)
+            partial.write_text(content, encoding="utf-8")
             partial.rename(path)
 
 
@@ -66,9 +74,10 @@ def _stubs(repository: Repository, commit: str) -> Iterator[tuple[str, str]]:
         if not problems:
             yield f"{folder}.py", dag_stub(folder, texts[folder], contents[folder])
             continue
-        yield f"{re.sub('[^A-Za-z0-9_-]', '_', folder)}__error.py", _error_stub(folder, problems)
-        valid = repository.last_valid(folder, commit)
-        if valid and not _plan_problems(loads(valid[1], f"{folder}/{SPEC_FILE}")):
+        yield f"{_file_name(folder)}__error.py", _error_stub(problems)
+        if _is_name(folder) and (
+            valid := repository.last_valid(folder, commit, lambda spec: not _plan_problems(spec))
+        ):
             yield f"{folder}.py", dag_stub(folder, valid[1], valid[0], commit=valid[0])
 
 
@@ -80,21 +89,45 @@ def dag_stub(project: str, text: str, content: str, *, commit: str | None = None
     :param content: names all the files of the project as they are.
     :param commit: where the project's files are, if that is not the version of the bundle.
     """
-    quoted = text.replace("\\", "\\\\").replace('"', '\\"') if _needs_quoting(text) else text
+    quoted = _NOT_AS_IT_IS.sub(_escaped, text)
     pinned = f", commit={commit!r}" if commit else ""
     file = f"{project}/{SPEC_FILE}"
     return _DAG.format(name=project, content=content, text=quoted, file=file, pinned=pinned)
 
 
-def _needs_quoting(text: str) -> bool:
-    return "\\" in text or '"""' in text or text.endswith('"')
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"\\{sign}" if sign in '\\"' else f"\\u{ord(sign):04x}" for sign in match[0])
 
 
-def _error_stub(folder: str, problems: list[Problem]) -> str:
-    lines = "\n".join(f"        {problem!r}," for problem in problems)
-    return _ERROR.format(
-        file=f"{folder}/{SPEC_FILE}".encode("ascii", "replace").decode(), problems=lines
-    )
+def _is_name(folder: str) -> bool:
+    return re.fullmatch("[a-z][a-z0-9-]{0,62}", folder) is not None
+
+
+def _file_name(folder: str) -> str:
+    """The folder itself if it is the name of a project, else one that no other folder has."""
+    if _is_name(folder):
+        return folder
+    digest = hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:12]
+    return f"{re.sub('[^A-Za-z0-9-]', '_', folder)[:40]}_{digest}"
+
+
+def _error_stub(problems: list[Problem]) -> str:
+    # Airflow's list shows the last lines of a trace best, so that each problem is one line. What a
+    # user chose comes in only as a literal of plain ASCII.
+    flat = [
+        Problem(_storable(found.file), found.line, found.column, _storable(_one_line(found)))
+        for found in problems
+    ]
+    return _ERROR.format(problems="\n".join(f"        {found!a}," for found in flat))
+
+
+def _storable(text: str) -> str:
+    # A name that is not UTF-8 has lone surrogates, which no database takes.
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _one_line(found: Problem) -> str:
+    return f"{found.message}. {found.hint}" if found.hint else found.message
 
 
 def _plan_problems(spec: Spec) -> list[Problem]:

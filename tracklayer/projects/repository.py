@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +88,8 @@ class Repository:
         if head is None:
             return {}
         folders = self._mirror.folders(head)
-        texts = self._mirror.read([f"{head}:{folder}/{SPEC_FILE}" for folder in folders])
+        # By the name of the content: that of a folder may have anything in it, a line break too.
+        texts = self._mirror.read([f"{tree}:{SPEC_FILE}" for tree in folders.values()])
         return {name: text for name, text in zip(folders, texts, strict=True) if text is not None}
 
     def contents(self, commit: str) -> dict[str, str]:
@@ -124,10 +125,16 @@ class Repository:
         asked = ("rev-list", "--count", "--end-of-options", commit, f"^{version}")
         return int(self._mirror.git.run(*asked)) == 0
 
-    def last_valid(self, project: str, commit: str | None = None) -> tuple[str, str] | None:
-        """The newest commit of a project whose spec is valid, and the text of that spec.
+    def last_valid(
+        self,
+        project: str,
+        commit: str | None = None,
+        accept: Callable[[Spec], bool] = lambda _spec: True,
+    ) -> tuple[str, str] | None:
+        """The newest commit of a project whose spec is valid among the others, and its text.
 
         :param commit: look no later than at this one; default: the newest.
+        :param accept: what else a spec has to be.
         :raises ProjectError: the repository cannot be reached, or has no such commit.
         """
         head = self._mirror.commit(commit)
@@ -136,7 +143,10 @@ class Repository:
             some = commits[start : start + 20]
             texts = self._mirror.read([f"{found}:{project}/{SPEC_FILE}" for found in some])
             for found, text in zip(some, texts, strict=True):
-                if text is not None and _valid(text, project):
+                if text is None:
+                    continue
+                spec = check_repository(self.projects(found)).get(project)
+                if isinstance(spec, Spec) and accept(spec):
                     return found, text
         return None
 
@@ -229,10 +239,3 @@ class Repository:
         known = ", ".join(self.projects(head)) if head else ""
         hint = f"Known: {known}." if known else "It has no project yet."
         return ProjectError(f"The repository has no project {project}.", hint=hint)
-
-
-def _valid(text: str, project: str) -> bool:
-    try:
-        return loads(text).name == project
-    except SpecError:
-        return False

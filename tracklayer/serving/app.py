@@ -73,7 +73,7 @@ class Application:
         :raises RequestError: the model cannot answer it.
         """
         infer = self._routes[f"/v2/models/{self._service.name}/infer"].infer
-        assert infer is not None  # noqa: S101 - the protocol's table always has it
+        assert infer is not None
         for _ in range(2):
             self._cost = 0.0
             self._timed(infer, request, {}, self._service.model.call())

@@ -28,6 +28,14 @@ def database() -> None:
     initdb()
 
 
+@pytest.fixture(scope="session")
+def execution_api(database: None) -> None:
+    """The API that tasks talk to; loaded here, since a task waits only so long for it."""
+    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+
+    InProcessTestSupervisor._api_client().get("health")
+
+
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the bundles of this test keep their clones."""
@@ -217,7 +225,7 @@ TEMPLATES = {
 
 @pytest.fixture
 def airflow(
-    database: None,
+    execution_api: None,
     remote: Remote,
     storage: Path,
     own_home: Path,

@@ -91,7 +91,7 @@ STRANGE = {
     "jinja": 'name: "{{ x }}"\n',
     "huge": "#" * 5_000_000,
     "bomb": "a: &a [x, x]\n"
-    + "".join(f"{c}: &{c} [*{b}, *{b}]\n" for b, c in zip("abcdefgh", "bcdefghi")),
+    + "".join(f"{c}: &{c} [*{b}, *{b}]\n" for b, c in zip("abcdefgh", "bcdefghi", strict=True)),
     "twice": spec("good"),
     "one": spec("one", "schedule: {after: [two/model]}"),
     "two": spec("two", "schedule: {after: [one/model]}"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import psutil
 import pytest
@@ -20,7 +19,7 @@ from tracklayer.errors import TracklayerError
 from tracklayer.settings import settings
 from tracklayer.spec import loads
 from tracklayer.store import Store
-from tracklayer.tracking import RunRecord, run_folder
+from tracklayer.tracking import run_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 
 DATA = "name: p\ntemplate: data@1\nsources: {d: 'path:data'}\n"
 CHAIN = "name: p\ntemplate: chain@1\n"
+
+
+T = TypeVar("T")
 
 
 def until(done: Callable[[], bool], seconds: float = 60) -> None:
@@ -211,17 +213,25 @@ def own(airflow: _Airflow, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "go-on").touch()
 
 
+def meanwhile(own: Path, look: Callable[[int], T]) -> Future[T]:
+    """Do something while the step ``shown`` runs, with the number of its process."""
+
+    def wait() -> T:
+        until(lambda: (own / "pid").exists() and (own / "pid").read_text() != "")
+        try:
+            return look(int((own / "pid").read_text()))
+        finally:
+            (own / "go-on").touch()
+
+    return ThreadPoolExecutor(1).submit(wait)
+
+
 def test_a_link_is_there_while_the_step_runs_and_stays(airflow: _Airflow, own: Path) -> None:
     url = "http://gateway.example.org/p"
     run = airflow.trigger("own")
-    with ThreadPoolExecutor(1) as worker:
-        state = worker.submit(run.step, "shown")
-        try:
-            until(lambda: (own / "pid").exists())
-            assert run.xcom("shown") == {"_link_EndpointLink": url}
-        finally:
-            (own / "go-on").touch()
-        assert state.result(60) == "success"
+    seen = meanwhile(own, lambda pid: run.xcom("shown"))
+    assert run.step("shown") == "success"
+    assert seen.result(10) == {"_link_EndpointLink": url}
     left = run.xcom("shown")
     assert left.pop("_link_EndpointLink") == url
     assert set(left) == {"return_value"}
@@ -233,13 +243,15 @@ def test_a_link_is_there_while_the_step_runs_and_stays(airflow: _Airflow, own: P
 def test_an_interrupted_step_is_tried_again(
     airflow: _Airflow, own: Path, number: signal.Signals
 ) -> None:
+    def end(pid: int) -> None:
+        os.kill(pid, number)
+        until(lambda: not psutil.pid_exists(pid))
+
     run = airflow.trigger("own")
-    with ThreadPoolExecutor(1) as worker:
-        state = worker.submit(run.step, "shown")
-        until(lambda: (own / "pid").exists())
-        os.kill(int((own / "pid").read_text()), number)
-        assert state.result(60) == "up_for_retry"
-    (own / "go-on").touch()
+    seen = meanwhile(own, end)
+    assert run.step("shown") == "up_for_retry"
+    seen.result(10)
+    assert run.record()["steps"] == {}
     assert run.step("shown") == "success"
     assert run.tries("shown") == 2
 
