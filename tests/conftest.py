@@ -108,12 +108,12 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def own_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of pipeline templates beside the platform's own, with ``TRACKLAYER_TEMPLATES``."""
-    from tracklayer_airflow import plan
+    from tracklayer.platform import check
 
     def forget() -> None:
         settings.cache_clear()
-        plan.template_folders.cache_clear()
-        plan._template.cache_clear()
+        check._template_folders.cache_clear()
+        check._template.cache_clear()
 
     folder = tmp_path / "templates"
     folder.mkdir()

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, Param
 
+from tracklayer.platform.check import plan
 from tracklayer.spec import After, PlannedStep, Spec, loads
 from tracklayer_airflow.assets import asset
 from tracklayer_airflow.operators.step import StepOperator
-from tracklayer_airflow.plan import plan
 
 OPERATORS = {
     "provision": "tracklayer_airflow.operators.host:ProvisionOperator",

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tracklayer.errors import Problem, SpecError
+from tracklayer.errors import Problem
+from tracklayer.platform.check import problems as platform_problems
 from tracklayer.projects import Repository, check_repository
 from tracklayer.projects.check import SPEC_FILE
 from tracklayer.spec import Spec
-from tracklayer_airflow.plan import plan
 
 _DAG = '''\
 """The Airflow DAG of the project {name}, written by Tracklayer from this spec.
@@ -70,13 +70,13 @@ def write_stubs(repository: Repository, commit: str, folder: Path) -> None:
 def _stubs(repository: Repository, commit: str) -> Iterator[tuple[str, str]]:
     texts, contents = repository.projects(commit), repository.contents(commit)
     for folder, found in check_repository(texts).items():
-        problems = _plan_problems(found) if isinstance(found, Spec) else found
+        problems = platform_problems(found) if isinstance(found, Spec) else found
         if not problems:
             yield f"{folder}.py", dag_stub(folder, texts[folder], contents[folder])
             continue
         yield f"{_file_name(folder)}__error.py", _error_stub(problems)
         if _is_name(folder) and (
-            valid := repository.last_valid(folder, commit, lambda spec: not _plan_problems(spec))
+            valid := repository.last_valid(folder, commit, lambda spec: not platform_problems(spec))
         ):
             yield f"{folder}.py", dag_stub(folder, valid[1], valid[0], commit=valid[0])
 
@@ -128,11 +128,3 @@ def _storable(text: str) -> str:
 
 def _one_line(found: Problem) -> str:
     return f"{found.message}. {found.hint}" if found.hint else found.message
-
-
-def _plan_problems(spec: Spec) -> list[Problem]:
-    try:
-        plan(spec)
-    except SpecError as error:
-        return error.problems
-    return []

@@ -72,7 +72,7 @@ def push(
     """Save a project folder on the platform: a commit, and the next runs use it."""
     folder = folder_of(path)
     output = Output(as_json=as_json)
-    spec = checked(folder)
+    spec = checked(folder, remote=url is not None)
     with connect(url, token_file) as platform:
         saved = push_folder(platform, spec.name, folder, output, wait=not no_wait)
     output.result(saved, f"Next: `tracklayer run {spec.name} --follow`.")
@@ -101,14 +101,15 @@ def folder_of(path: Path) -> Path:
     return path.parent if path.name == SPEC_FILE and path.is_file() else path
 
 
-def checked(folder: Path) -> Spec:
+def checked(folder: Path, *, remote: bool = False) -> Spec:
     """The spec of a project in a folder, if nothing is wrong with it.
 
+    :param remote: which templates and targets there are is for another platform to say.
     :raises SpecError: with every problem.
     :raises ProjectError: there is no such folder.
     """
+    from tracklayer.platform.check import problems
     from tracklayer.spec import check_project, load
-    from tracklayer.targets import known
 
     if not folder.is_dir():
         raise ProjectError(f"There is no folder {folder}.")
@@ -116,8 +117,8 @@ def checked(folder: Path) -> Spec:
         hint = "`tracklayer new NAME` makes a project to begin with."
         raise ProjectError(f"The folder {folder.absolute()} has no {SPEC_FILE}.", hint=hint)
     spec = load(folder / SPEC_FILE)
-    if problems := check_project(spec, folder, targets=known()):
-        raise SpecError(problems)
+    if found := check_project(spec, folder) if remote else problems(spec, folder):
+        raise SpecError(found)
     return spec
 
 

@@ -16,7 +16,7 @@ from tracklayer.spec.template import load_template
 
 def check_project(
     spec: Spec,
-    folder: Path,
+    folder: Path | None = None,
     *,
     templates: list[Path] | None = None,
     targets: Collection[str] | None = None,
@@ -24,31 +24,35 @@ def check_project(
     """Everything that is wrong with a project although its spec was read, in file order.
 
     :param folder: the project's folder, with the spec's scripts and ``path:`` sources.
-    :param templates: folders of templates; default: those of the platform.
-    :param targets: the known targets; default: the name of the target is not checked.
+    :param templates: folders of templates.
+    :param targets: the known targets.
+
+    What is not given is not checked.
     """
     at, found = spec.positions.problem, []
+    if folder:
+        found += _missing_files(spec, folder)
+    if targets is not None and spec.target not in targets:
+        message = f"there is no target `{spec.target}`"
+        found.append(at(("target",), message, suggest(spec.target, targets)))
+    if templates is not None:
+        try:
+            template = load_template(spec.template, templates, positions=spec.positions)
+            found += template.problems(spec)
+        except SpecError as error:
+            found += error.problems
+    return sorted(found, key=lambda problem: (problem.line, problem.column))
+
+
+def _missing_files(spec: Spec, folder: Path) -> list[Problem]:
+    found = []
     if spec.train:
         found += _missing(spec, ("train", "script"), spec.train.script, folder, script=True)
     for name, handle in spec.sources.items():
         scheme, _, path = handle.partition(":")
         if scheme == "path":
             found += _missing(spec, ("sources", name), path, folder, script=False)
-    if targets is not None and spec.target not in targets:
-        message = f"there is no target `{spec.target}`"
-        found.append(at(("target",), message, suggest(spec.target, targets)))
-    try:
-        template = load_template(spec.template, templates or _shipped(), positions=spec.positions)
-        found += template.problems(spec)
-    except SpecError as error:
-        found += error.problems
-    return sorted(found, key=lambda problem: (problem.line, problem.column))
-
-
-def _shipped() -> list[Path]:
-    from tracklayer.settings import resource
-
-    return [resource("dags/templates")]
+    return found
 
 
 def _missing(spec: Spec, loc: Loc, path: str, folder: Path, *, script: bool) -> list[Problem]:

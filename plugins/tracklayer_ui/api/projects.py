@@ -18,11 +18,13 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from tracklayer.errors import Problem, ProjectError
+from tracklayer.errors import Problem, ProjectError, SpecError
+from tracklayer.platform.check import problems
 from tracklayer.projects import Commit, Repository, check_repository
+from tracklayer.projects.check import SPEC_FILE
 from tracklayer.projects.files import MIB
 from tracklayer.settings import settings
-from tracklayer.spec import Spec
+from tracklayer.spec import Spec, loads
 from tracklayer_ui.api.archive import MAX_BODY, TooLargeError, unpack
 from tracklayer_ui.api.endpoints import Endpoint, endpoints
 
@@ -147,11 +149,11 @@ def _known(name: str) -> dict[str, str]:
 
 
 def _describe(name: str, found: Spec | list[Problem], endpoint: Endpoint) -> dict[str, Any]:
-    valid = isinstance(found, Spec)
+    wrong = problems(found) if isinstance(found, Spec) else found
     return {
         "name": name,
-        "valid": valid,
-        "problems": [] if isinstance(found, Spec) else found,
+        "valid": not wrong,
+        "problems": wrong,
         "description": found.description if isinstance(found, Spec) else "",
         "template": found.template if isinstance(found, Spec) else None,
         "endpoint": endpoint,
@@ -159,7 +161,10 @@ def _describe(name: str, found: Spec | list[Problem], endpoint: Endpoint) -> dic
 
 
 def _save(name: str, body: bytes, author: str) -> Saved:
-    saved = _repository().save_files(name, unpack(body), author=author)
+    files = unpack(body)
+    if found := problems(loads(files.get(SPEC_FILE, b""), f"{name}/{SPEC_FILE}")):
+        raise SpecError(found)
+    saved = _repository().save_files(name, files, author=author)
     if saved.changed:
         return Saved(project=name, commit=saved.commit, time=datetime.now(UTC), changed=True)
     last = _repository().history(name)[0]

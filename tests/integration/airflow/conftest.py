@@ -180,7 +180,7 @@ class Run:
             rows = session.query(XComModel).filter_by(
                 dag_id=self.dag, run_id=self.run_id, task_id=task
             )
-            return {row.key: json.loads(row.value) for row in rows}
+            return {row.key: row.value for row in rows}
 
     def tries(self, task: str) -> int:
         """How often the task was tried."""

@@ -227,7 +227,7 @@ def test_a_spec_that_never_was_valid_has_only_its_error(
 def test_a_last_valid_version_must_still_have_its_template(
     remote: Remote, folder: Path, own_templates: Path
 ) -> None:
-    from tracklayer_airflow import plan
+    from tracklayer.platform import check
 
     template = own_templates / "mine.v1.yaml"
     template.write_text("steps: {one: {run: noop}}\n")
@@ -236,7 +236,7 @@ def test_a_last_valid_version_must_still_have_its_template(
     write_stubs(remote.repository, commit, folder)
     assert names(folder) == ["a.py", "a__error.py"]
     template.unlink()
-    plan._template.cache_clear()
+    check._template.cache_clear()
     write_stubs(remote.repository, commit, folder)
     assert names(folder) == ["a__error.py"]
 

@@ -1,0 +1,50 @@
+"""Whether this platform can run a project: it has the template, the target and the sources."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from tracklayer.errors import Problem, SourceError, SpecError
+from tracklayer.settings import resource, settings
+from tracklayer.sources import parse
+from tracklayer.spec import PlannedStep, Spec, Template, check_project, load_template
+from tracklayer.targets import known
+
+
+def plan(spec: Spec) -> list[PlannedStep]:
+    """The steps of a spec's DAG, each after all that it waits for.
+
+    :raises SpecError: there is no such template, or the spec does not fit it.
+    """
+    try:
+        template = _template(spec.template)
+    except SpecError:  # once more, to say where the spec names it
+        template = load_template(spec.template, _template_folders(), positions=spec.positions)
+    return template.plan(spec)
+
+
+def problems(spec: Spec, folder: Path | None = None) -> list[Problem]:
+    """Everything that is wrong with a spec that could be read, in file order.
+
+    :param folder: of the project, to look for the files that the spec names; default: they are
+        not looked for.
+    """
+    found = check_project(spec, folder, templates=_template_folders(), targets=known())
+    for name, handle in spec.sources.items():
+        try:
+            parse(handle)
+        except SourceError as error:
+            found.append(spec.positions.problem(("sources", name), error.message, error.hint))
+    return sorted(found, key=lambda problem: (problem.line, problem.column))
+
+
+@cache
+def _template_folders() -> list[Path]:
+    own = settings().templates
+    return [*([own] if own else []), resource("dags/templates")]
+
+
+@cache
+def _template(name: str) -> Template:
+    return load_template(name, _template_folders())
