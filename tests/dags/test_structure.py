@@ -21,7 +21,8 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 @pytest.fixture
 def structure(text: str, request: pytest.FixtureRequest) -> _Structure:
-    return request.getfixturevalue("structure_of")(text)
+    structure: _Structure = request.getfixturevalue("structure_of")(text)
+    return structure
 
 
 def test_the_structure_is_that_of_the_snapshot(spec: str, structure: _Structure) -> None:

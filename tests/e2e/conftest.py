@@ -111,6 +111,8 @@ class Platform:
             **own,
             "TRACKLAYER_HOME": str(self.home),
             "TRACKLAYER_TEMPLATES": str(self.templates),
+            "AIRFLOW__PLANTED__SECRET": self.planted,
+            "UV_PUBLISH_TOKEN": self.planted,
         }
 
     def url(self, part: str) -> str:
@@ -119,13 +121,11 @@ class Platform:
 
     # The command line
 
-    def tracklayer(
-        self, *arguments: str, fails: int = 0, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def tracklayer(self, *arguments: str, fails: int = 0) -> subprocess.CompletedProcess[str]:
         """``tracklayer ...``, which has to end with the exit code ``fails``."""
         done = subprocess.run(
             [str(_TRACKLAYER), *arguments],
-            env={**self.env, **(env or {})},
+            env=self.env,
             cwd=self.home.parent,
             capture_output=True,
             text=True,
@@ -373,11 +373,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     for name, text in _TEMPLATES.items():
         (found.templates / name).write_text(text)
     try:
-        secrets = {
-            "AIRFLOW__found.planted__SECRET": found.planted,
-            "UV_PUBLISH_TOKEN": found.planted,
-        }
-        found.tracklayer("up", env=secrets)
+        found.tracklayer("up")
         yield found
     finally:
         found.tracklayer("down")

@@ -40,9 +40,9 @@ def first(platform: Platform) -> Any:
 @pytest.mark.timeout(600)  # PyTorch is installed
 def test_one_file_becomes_an_endpoint(platform: Platform, first: Any) -> None:
     assert first["state"] == "success"
-    assert {step["step"]: step["state"] for step in first["steps"]} == dict.fromkeys(
-        STEPS, "success"
-    )
+    states = {step["step"]: step["state"] for step in first["steps"]}
+    assert states.keys() >= STEPS
+    assert set(states.values()) == {"success"}
     answer = platform.json("predict", "digits", str(REQUEST))
     assert answer["model_version"] == "1"
     assert digits(answer) == [4, 9, 0]

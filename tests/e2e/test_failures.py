@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,15 +12,16 @@ import pytest
 if TYPE_CHECKING:
     from tests.e2e.conftest import Platform
 
+PROJECTS = ("steady", "solid")  # two of a kind, since the runs of one wait for each other
 SPEC = """\
-name: steady
+name: NAME
 template: lean@1
 packages: {requirements: []}
 train:
   script: train.py
   hyperparameters: {way: well, accuracy: 0.9}
   metrics: {accuracy: 'accuracy (\\S+)'}
-  resources: {memory: 200MiB, timeout: 15s}
+  resources: {memory: 200MiB, timeout: 8s}
 evaluate: {metric: accuracy, minimum: 0.5, no_worse_than_champion: 0.05}
 """
 SCRIPT = """\
@@ -52,7 +54,7 @@ class Case:
     step: str
     said: str
     conf: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
+    spec: str | None = None
 
 
 CASES = {
@@ -68,65 +70,70 @@ CASES = {
     "it is worse than the champion": Case(
         "evaluate", "worse than the champion's 0.9 by 0.1", {"accuracy": 0.8}
     ),
-    "it takes too long": Case("train", "passed its time limit of 15s", {"way": "sleeps"}),
+    "it takes too long": Case("train", "passed its time limit of 8s", {"way": "sleeps"}),
     "it takes too much memory": Case("train", "its limit is 200 MiB", {"way": "grows"}),
     "its requirements cannot be resolved": Case(
         "packages",
         "numpy==0.0.1",
-        files={"tracklayer.yaml": SPEC.replace("[]", "[numpy==0.0.1]")},
+        spec=SPEC.replace("[]", "[numpy==0.0.1]"),
     ),
     "the script is not there": Case(
         "train",
         "absent.py",
-        files={"tracklayer.yaml": SPEC.replace("script: train.py", "script: absent.py")},
+        spec=SPEC.replace("script: train.py", "script: absent.py"),
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def runs(platform: Platform, times: Callable[[float], bytes]) -> dict[str, str]:
-    """A run that goes well, and then all others, which wait for it and for each other."""
-    files = {"tracklayer.yaml": SPEC, "train.py": SCRIPT, "model.onnx": times(2)}
-    platform.push("steady", files)
-    platform.wait("steady", platform.trigger("steady"))
+def runs(platform: Platform, times: Callable[[float], bytes]) -> dict[str, tuple[str, str]]:
+    """Each case's project and run: in each project a first run has gone well, all others begin."""
+    files = {"train.py": SCRIPT, "model.onnx": times(2)}
+    for project in PROJECTS:
+        platform.push(project, {**files, "tracklayer.yaml": SPEC.replace("NAME", project)})
+    first = {project: platform.trigger(project) for project in PROJECTS}
+    for project, run in first.items():
+        platform.wait(project, run)
     found = {}
-    for name, case in CASES.items():
-        if case.files:
-            platform.push("steady", case.files)
-        found[name] = platform.trigger("steady", **case.conf)
+    for project, (name, case) in zip(cycle(PROJECTS), CASES.items(), strict=False):
+        if case.spec:
+            platform.push(project, {"tracklayer.yaml": case.spec.replace("NAME", project)})
+        found[name] = (project, platform.trigger(project, **case.conf))
     return found
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_failure_is_told_and_hurts_nobody(
-    platform: Platform, runs: dict[str, str], name: str
+    platform: Platform, runs: dict[str, tuple[str, str]], name: str
 ) -> None:
-    case, run = CASES[name], runs[name]
-    platform.wait("steady", run, "failed")
-    tasks = platform.tasks("steady", run)
+    case, (project, run) = CASES[name], runs[name]
+    platform.wait(project, run, "failed")
+    tasks = platform.tasks(project, run)
     assert [found for found, task in tasks.items() if task["state"] == "failed"] == [case.step]
     assert tasks[case.step]["try_number"] == 1  # to try it again would change nothing
-    log = platform.log("steady", run, case.step)
+    log = platform.log(project, run, case.step)
     said = [entry["event"] for entry in log if entry.get("level") == "error"]
-    assert case.said in said[0] if case.step != "packages" else case.said in "\n".join(said)
+    assert case.said in "\n".join(said)
     assert not any("error_detail" in entry or "Traceback" in entry["event"] for entry in log)
-    assert platform.ask("steady", 10) == ("1", 20)
-    tracked = platform.mlflow.runs_of("steady", run)
-    assert all(found["info"]["status"] == "FAILED" for found in tracked)
+    assert platform.ask(project, 10) == ("1", 20)
+    tracked = platform.mlflow.runs_of(project, run)
     assert len(tracked) == (case.step != "packages")
+    assert all(found["info"]["status"] == "FAILED" for found in tracked)
 
 
-def test_the_command_line_tells_the_same(platform: Platform, runs: dict[str, str]) -> None:
-    for run in runs.values():
-        platform.wait("steady", run, "failed")
-    platform.push("steady", {"tracklayer.yaml": SPEC})
-    done = platform.tracklayer(
-        *("run", "steady", "--follow", "--set", "way=leaves-nothing"), fails=8
-    )
+def test_the_command_line_tells_the_same(
+    platform: Platform, runs: dict[str, tuple[str, str]]
+) -> None:
+    for project, run in runs.values():
+        platform.wait(project, run, "failed")
+    platform.push("steady", {"tracklayer.yaml": SPEC.replace("NAME", "steady")})
+    run = ("run", "steady", "--follow")
+    done = platform.tracklayer(*run, "--set", "way=leaves-nothing", fails=8)
     assert "failed at the step train:\nscript left no model" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    failed = platform.json("run", "steady", "--follow", "--set", "way=exits", fails=8)
+    failed = platform.json(*run, "--set", "way=exits", fails=8)
+    assert failed["state"] == "failed"
     assert failed["error"]["step"] == "train"
     assert "ended with exit code 3" in failed["error"]["message"]
-    wrong = platform.tracklayer("run", "steady", "--set", "wey=exits", fails=3)
+    wrong = platform.tracklayer(*run, "--set", "wey=exits", fails=3)
     assert "Did you mean way?" in wrong.stderr

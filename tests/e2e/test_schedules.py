@@ -29,7 +29,11 @@ def test_what_changed_sets_off_who_waits_for_it(
 
     def lead(fans: int, readers: int) -> None:
         """Run the leader, and see how often the others have run after it."""
-        platform.wait("leader", platform.trigger("leader"))
+        run = platform.trigger("leader")
+        platform.wait("leader", run)
+        # Two steps begin it at the same moment: neither is in the other's way.
+        tasks = platform.tasks("leader", run)
+        assert {name: task["try_number"] for name, task in tasks.items()} == dict.fromkeys(tasks, 1)
         # The model is the last that changes: whoever was set off by the data was so before.
         platform.until(lambda: len(platform.runs("fan")) == fans, "the model is followed")
         for name, count in (("fan", fans), ("reader", readers)):

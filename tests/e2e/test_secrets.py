@@ -24,18 +24,14 @@ packages: {requirements: [packaging]}
 train: {script: train.py, metrics: {accuracy: 'accuracy (\\S+)'}}
 evaluate: {metric: accuracy}
 """
-# It tells whatever it can see of its own environment and of those of the processes above it.
+# It tells whatever there is in its own environment, and in that of the guard above it.
 SCRIPT = """\
 import os, pathlib, shutil
 
-pid = os.getpid()
-while pid > 1:
-    process = pathlib.Path("/proc", str(pid))
-    command = (process / "cmdline").read_bytes()
-    if b"supervisor" in command:
-        break
-    print("process", command, (process / "environ").read_bytes(), flush=True)
-    pid = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+print(os.environ, flush=True)
+guard = pathlib.Path("/proc", str(os.getppid()))
+for name in ("cmdline", "environ"):
+    print((guard / name).read_bytes(), flush=True)
 shutil.copy("model.onnx", os.environ["SM_MODEL_DIR"])
 print("accuracy 1.0", flush=True)
 """

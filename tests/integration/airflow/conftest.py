@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -31,9 +31,7 @@ def database() -> None:
 @pytest.fixture(scope="session")
 def execution_api(database: None) -> None:
     """The API that tasks talk to; loaded here, since a task waits only so long for it."""
-    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
-
-    InProcessTestSupervisor._api_client().get("health")
+    _api().get("health")
 
 
 @pytest.fixture
@@ -81,6 +79,12 @@ def git_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], l
     return calls
 
 
+def _api() -> Any:
+    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+
+    return cast(Any, InProcessTestSupervisor)._api_client()
+
+
 class Airflow:
     """What the DAG processor, the scheduler and a worker do, one thing at a time."""
 
@@ -93,7 +97,7 @@ class Airflow:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
         from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 
-        manager = DagBundlesManager()
+        manager = cast(Any, DagBundlesManager)()
         manager.sync_bundles_to_db()
         errors: dict[str, str] = {}
         for bundle in manager.get_all_dag_bundles():
@@ -109,6 +113,7 @@ class Airflow:
         from airflow.models.serialized_dag import SerializedDagModel
         from airflow.sdk import timezone
         from airflow.utils.session import create_session
+        from airflow.utils.state import DagRunState
         from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
         with create_session() as session:
@@ -122,7 +127,7 @@ class Airflow:
                 run_after=now,
                 run_type=DagRunType.MANUAL,
                 triggered_by=DagRunTriggeredByType.TEST,
-                state="running",
+                state=DagRunState.RUNNING,
                 conf=conf,
                 session=session,
             )
@@ -141,7 +146,7 @@ class Run:
         """Run one task as a worker does, whatever it waits for; the state that it ends in."""
         from airflow.executors.workloads import ExecuteTask
         from airflow.models.taskinstance import TaskInstance
-        from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor, supervise_task
+        from airflow.sdk.execution_time.supervisor import supervise_task
         from airflow.utils.session import create_session
 
         with create_session() as session:
@@ -152,11 +157,11 @@ class Run:
             path = Path(instance.dag_model.relative_fileloc)
             work = ExecuteTask.make(instance, dag_rel_path=path, generator=None)
         supervise_task(
-            ti=work.ti,
+            ti=cast(Any, work.ti),
             bundle_info=work.bundle_info,
             dag_rel_path=work.dag_rel_path,
             token="",
-            client=InProcessTestSupervisor._api_client(),
+            client=_api(),
             log_path=str(self._log(task)),
         )
         with create_session() as session:

@@ -38,16 +38,10 @@ def test_nothing_that_a_user_pushed_is_ever_imported(
 ) -> None:
     marker = tmp_path / "marker"
     evil = f'# airflow dag\nopen({str(marker)!r}, "a").write(__file__)\n'
-    names = (
-        "evil",
-        "__init__",
-        "conftest",
-        "airflow_dag",
-        "setup",
-        "sitecustomize",
-        "usercustomize",
-    )
-    names += ("airflow_local_settings", "dag", "noop__error", "tracklayer", "plugins/plugin")
+    names = [
+        *("evil", "__init__", "conftest", "airflow_dag", "setup", "sitecustomize", "usercustomize"),
+        *("airflow_local_settings", "dag", "noop__error", "tracklayer", "plugins/plugin"),
+    ]
     files = {f"{folder}{name}.py": evil for name in names for folder in ("", "mine/", "mine/dags/")}
     files |= {
         f"{name}.pth": f"import runpy; runpy.run_path({marker!r})\n" for name in ("a", "mine/b")
@@ -78,7 +72,7 @@ def test_nothing_that_a_user_pushed_is_ever_imported(
     assert found is None
 
 
-STRANGE = {
+STRANGE: dict[str, str | bytes] = {
     "with space": "x: 1",
     'a"""; open("marker", "w"); """': "x: 1",
     "back\\slash": "x: 1",
@@ -103,7 +97,7 @@ def test_each_broken_project_is_red_and_the_others_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     good = {"good/tracklayer.yaml": spec("good")}
-    remote.push(good | {f"{name}/tracklayer.yaml": text for name, text in STRANGE.items()})
+    remote.push({**good, **{f"{name}/tracklayer.yaml": text for name, text in STRANGE.items()}})
     errors = airflow.sync()
     assert len(errors) == len(STRANGE)
     for error in errors.values():
@@ -154,7 +148,7 @@ def test_a_version_of_a_dag_is_made_only_by_a_change_of_its_spec(
     def seen() -> tuple[int, Any]:
         with create_session() as session:
             versions = session.query(DagVersion).filter_by(dag_id="p").count()
-            return versions, session.get(DagModel, "p").bundle_version
+            return versions, session.query(DagModel).filter_by(dag_id="p").one().bundle_version
 
     first = remote.push({"p/tracklayer.yaml": spec("p")})
     airflow.sync()

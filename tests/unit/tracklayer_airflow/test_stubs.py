@@ -60,9 +60,24 @@ def names(folder: Path) -> list[str]:
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 PIECES = st.lists(
     st.sampled_from(
-        ['"', '"""', "'''", "\\", "\\N{DASH}", "\\x", "{{ x }}", "{x}", "{", "%s", "\n", "\r\n"]
-        + ["\r", "\f", "\x85", "\u2028", "\ufeff", "#", "# coding: latin-1\n", "é", "😀", "\t", " "]
-        + ['"""\n__import__("os")\n"""', "a: 1"]
+        [
+            *(
+                '"',
+                '"""',
+                "'''",
+                "\\",
+                "\\N{DASH}",
+                "\\x",
+                "{{ x }}",
+                "{x}",
+                "{",
+                "%s",
+                "#",
+                "a: 1",
+            ),
+            *("\n", "\r\n", "\r", "\f", "\x85", "\u2028", "\ufeff", "\t", " ", "é", "😀"),
+            *("# coding: latin-1\n", '"""\n__import__("os")\n"""'),
+        ]
     )
 ).map("".join)
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tracklayer import platform
+from tracklayer.errors import PlatformError
+from tracklayer.platform import embedded
+from tracklayer.settings import settings
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server that is healthy."""
+
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http = HTTPServer(("127.0.0.1", 0), Healthy)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{http.server_port}/"
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+def test_the_platforms_own_servers_are_never_asked_by_way_of_a_proxy(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert embedded._answers(server)
+    assert not embedded._answers("http://127.0.0.1:9/")
+
+
+def test_a_home_is_for_its_owner_and_for_one_at_a_time(own_home: Path) -> None:
+    with embedded._alone(settings()):
+        assert stat.S_IMODE(own_home.stat().st_mode) == 0o700
+        with pytest.raises(PlatformError, match="works on this home"), embedded._alone(settings()):
+            raise AssertionError("two at a time")
+    with embedded._alone(settings()):
+        pass
+
+
+@pytest.mark.parametrize("home", ["a file", "below a file"])
+def test_a_home_that_cannot_be_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRACKLAYER_HOME", str(tmp_path / "file" / ("x" if "below" in home else "")))
+    settings.cache_clear()
+    try:
+        with pytest.raises(PlatformError, match=r"home .*file.* cannot be written") as caught:
+            platform.up(print)
+        assert "TRACKLAYER_HOME" in str(caught.value.hint)
+    finally:
+        settings.cache_clear()
+
+
+def test_what_is_not_there_is_not_made_by_looking(own_home: Path) -> None:
+    platform.down(print)
+    assert platform.status() == []
+    with pytest.raises(PlatformError, match="There is no platform"):
+        platform.credentials()
+    assert not own_home.exists()
+
+
+def test_the_addresses_are_those_of_the_settings(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKLAYER_AIRFLOW_PORT", "1")
+    monkeypatch.setenv("TRACKLAYER_HOST", "127.0.0.3")
+    found = platform.addresses()
+    assert found.airflow == "http://127.0.0.3:1"
+    assert (found.mlflow, found.gateway) == ("http://127.0.0.3:5000", "http://127.0.0.3:8000")
+
+
+def test_two_homes_have_two_supervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = set()
+    for name in ("a", "b"):
+        monkeypatch.setenv("TRACKLAYER_HOME", str(tmp_path / name))
+        settings.cache_clear()
+        sockets.add(settings().sockets)
+    settings.cache_clear()
+    assert len(sockets) == 2
+
+
+def test_every_program_is_told_its_home_and_no_secret(own_home: Path) -> None:
+    programs = {program.name: program for program in embedded._programs(settings())}
+    assert set(programs) == {"mlflow", "gateway", "api-server", "dag-processor", "scheduler"}
+    for program in programs.values():
+        assert program.env["TRACKLAYER_HOME"] == str(own_home)
+        assert program.cwd == own_home
+        assert program.logfile.is_relative_to(own_home)
+    assert programs["mlflow"].priority < programs["scheduler"].priority
