@@ -31,25 +31,25 @@ def run(options: Options) -> list[Row]:
     missing = ""
     with TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        project = digits.copy(folder)
-        requirements = _requirements(project, folder)
+        requirements = folder / "requirements.txt"
+        requirements.write_text("\n".join(digits.requirements()) + "\n")
         pairs = options.pairs or 3
         try:
             say("  warm-up: the script once, so that packages are in the cache")
-            with _script(folder / "warm", project, requirements) as script:
+            with _script(folder / "warm", requirements) as script:
                 script()
         except NotMeasuredError as error:
             missing = str(error)
         for number in range(pairs):
             home = folder / f"pair-{number}"
             home.mkdir()
-            with platform(home) as up, _script(home / "script", project, requirements) as script:
-                up.save(project)
+            with platform(home) as up, _script(home / "script", requirements) as script:
+                up.save(digits.folder())
                 up.airflow.wait_for(digits.NAME)
                 for which in ours:
                     begin = time.perf_counter()
                     ours[which].append(up.airflow.run(digits.NAME))
-                    digits.predict(up, project)
+                    digits.predict(up)
                     seconds = time.perf_counter() - begin
                     if which == "second":
                         answered.append(seconds)
@@ -80,11 +80,13 @@ def run(options: Options) -> list[Row]:
 class _Script:
     """The script in a folder of its own. Calling it runs it and gives the seconds it took."""
 
-    def __init__(self, folder: Path, project: Path, requirements: Path) -> None:
+    def __init__(self, folder: Path, requirements: Path) -> None:
         folder.mkdir()
         self._folder = folder
         self._pid = folder / "server.pid"
-        self._arguments = [str(p) for p in (project, resource("infra"), requirements, self._pid)]
+        self._arguments = [
+            str(path) for path in (digits.folder(), resource("infra"), requirements, self._pid)
+        ]
 
     def __call__(self) -> float:
         for program in ("terraform", "curl"):
@@ -109,16 +111,9 @@ class _Script:
 
 
 @contextmanager
-def _script(folder: Path, project: Path, requirements: Path) -> Iterator[_Script]:
-    script = _Script(folder, project, requirements)
+def _script(folder: Path, requirements: Path) -> Iterator[_Script]:
+    script = _Script(folder, requirements)
     try:
         yield script
     finally:
         script.stop()
-
-
-def _requirements(project: Path, folder: Path) -> Path:
-    packages = digits.spec_of(project).packages
-    file = folder / "requirements.txt"
-    file.write_text("\n".join(packages.requirements if packages else []) + "\n")
-    return file

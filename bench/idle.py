@@ -28,7 +28,7 @@ def run(options: Options) -> list[Row]:
         for side in ("ours", "stock"):
             (folder / side).mkdir()
         ours = stack.enter_context(platform(folder / "ours"))
-        what, missing = _deploy(ours, folder), ""
+        what, missing = _deploy(ours), ""
         pids = {OURS: ours.pid}
         try:
             pids[STOCK] = stack.enter_context(standalone(folder / "stock")).pid
@@ -62,15 +62,14 @@ def run(options: Options) -> list[Row]:
     ] + [Row(what=f"processor{what}", unit="% of a core", ours=cpu[OURS], at_most=5)]
 
 
-def _deploy(ours: Platform, folder: Path) -> str:
+def _deploy(ours: Platform) -> str:
     """Have an endpoint up too; what to say if there is none."""
     say(f"  deploying {digits.NAME}")
-    project = digits.copy(folder)
     try:
-        ours.save(project)
+        ours.save(digits.folder())
         ours.airflow.wait_for(digits.NAME)
         ours.airflow.run(digits.NAME)
-        digits.predict(ours, project)
+        digits.predict(ours)
     except NotMeasuredError as error:
         say(f"  without an endpoint: {error}")
         return f", without an endpoint ({error})"

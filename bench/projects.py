@@ -116,9 +116,10 @@ def _visible(settings: Settings, side: _Side, count: int) -> float:
         while (found := _active(connection)) < count:
             time.sleep(_LOOK)
             seconds = time.perf_counter() - begin
-            if process.poll() is not None or seconds > _WITHIN:
+            error = _import_error(connection)
+            if error or process.poll() is not None or seconds > _WITHIN:
                 why = f"{found} of {count} DAGs after {seconds:.0f} s"
-                raise NotMeasuredError(f"{why}: {_import_error(connection) or last_lines(log)}")
+                raise NotMeasuredError(f"{why}: {error or last_lines(log)}")
         return time.perf_counter() - begin
 
 

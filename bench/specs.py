@@ -31,9 +31,9 @@ _DAG = Template(
     '''\
 """The pipeline of $name, written by hand."""
 
-from datetime import UTC, datetime
+from datetime import timedelta
 
-from airflow.sdk import DAG, Asset, AssetAlias, Param
+from airflow.sdk import DAG, Asset, AssetAlias, CronTriggerTimetable, Param
 
 from tracklayer.spec import Deploy, Evaluate, Packages, Resources, Spec, Train
 from tracklayer_airflow.operators.deploy import DeployOperator, VerifyOperator
@@ -67,8 +67,7 @@ SPEC = Spec(
 with DAG(
     dag_id="$name",
     description="One of many",
-    schedule="@weekly",
-    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    schedule=CronTriggerTimetable("@weekly", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     params={

@@ -8,14 +8,14 @@ needs the project's files takes them from there, at the commit of its run.
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion
 from airflow.providers.git.bundles.git import GitDagBundle
-from git import Repo
+from git import Git, InvalidGitRepositoryError, NoSuchPathError, Repo
 
 from tracklayer.projects import Repository
 from tracklayer_airflow.stubs import write_stubs
@@ -60,9 +60,9 @@ class ProjectBundle(GitDagBundle):
             self.refresh()
         elif not self.path.is_dir():
             with self.lock():
-                self._fetch()
-                self._ensure_version_in_bare_repo()
-                self._write_pinned(self.version)
+                if not self.path.is_dir():  # nobody was faster
+                    self._bring(self.version)
+                    self._write_pinned(self.version)
         BaseDagBundle.initialize(self)
 
     def refresh(self) -> None:
@@ -92,18 +92,33 @@ class ProjectBundle(GitDagBundle):
         ref = f"refs/heads/{self.tracking_ref}"
         local = Path(str(self.repo_url))
         if (
-            local.is_dir()
-        ):  # no program needs to be started: git-pack-refs(1), gitrepository-layout(5)
+            local / "HEAD"
+        ).is_file():  # no program needs to be started: git-pack-refs(1), gitrepository-layout(5)
             files = (local / ref, local / "packed-refs")
             return [(f.stat().st_mtime_ns, f.stat().st_ino) if f.exists() else None for f in files]
-        with self._credentials(), Repo(self.bare_repo_path) as bare:
+        with self._credentials():
             env = self.hook.env if self.hook else {}
-            return bare.git.ls_remote("origin", ref, env=env)
+            return Git().ls_remote("--", str(self.repo_url), ref, env=env)
 
     def _fetch(self) -> None:
         with self._credentials():
             self._clone_bare_repo_if_required()
         self.bare_repo.close()
+        # A step gets all that was committed: this goes before a user's own gitattributes(5).
+        attributes = Path(self.bare_repo_path, "info", "attributes")
+        attributes.parent.mkdir(exist_ok=True)
+        attributes.write_text("* -export-ignore -export-subst\n")
+
+    def _bring(self, commit: str) -> None:
+        """Have the commit in the bare clone; the remote is asked only for one that is not there."""
+        with (
+            suppress(InvalidGitRepositoryError, NoSuchPathError),
+            Repo(self.bare_repo_path) as bare,
+        ):
+            if self._has_version(bare, commit):
+                return
+        self._fetch()
+        self._ensure_version_in_bare_repo()
 
     def _write_pinned(self, commit: str) -> None:
         partial = self.path.with_name(f"{commit}.partial")

@@ -12,6 +12,7 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any, cast
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, Param
 
 from tracklayer.platform.check import plan
@@ -70,16 +71,32 @@ def build_dag(text: str, file: str, *, commit: str | None = None) -> DAG:
         tasks[step.id] = task
         for before in step.after:
             tasks[before] >> task
+    _judge(dag, steps, tasks)
     for step in steps:
         _mark(step, tasks)
     return dag
+
+
+def _judge(dag: DAG, steps: list[PlannedStep], tasks: dict[str, StepOperator]) -> None:
+    """Have the run fail with its steps.
+
+    Airflow asks only the leaves of a DAG, and a teardown that may fail the run is a leaf after all
+    others: without another one beside it, a green clean-up would hide a failed training.
+    """
+    teardowns = {step.id for step in steps if step.kind == "teardown"}
+    if teardowns:
+        outcome = EmptyOperator(task_id="_outcome", dag=dag)  # no step has such a name
+        for name, task in tasks.items():
+            if name not in teardowns and task.downstream_task_ids <= teardowns:
+                task >> outcome
 
 
 def _assets(spec: Spec, step: PlannedStep) -> dict[str, list[Any]]:
     """What a step's success can set off in other projects."""
     if step.run == "verify":
         return {"outlets": [asset(f"{spec.name}/model")]}
-    if step.run == "fetch":
+    # The asset <project>/model is the model that answers, also where a source has that name.
+    if step.run == "fetch" and step.item != "model":
         # By an alias, because only other data than before is an event.
         name = f"{spec.name}/{step.item}"
         return {"inlets": [asset(name)], "outlets": [AssetAlias(name)]}

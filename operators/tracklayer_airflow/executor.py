@@ -10,16 +10,21 @@ is to be nearly nothing with it. With another database that sleep is all there i
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, cast
 
+import psutil
 from airflow.configuration import conf
 from airflow.executors.local_executor import LocalExecutor
 from sqlalchemy import make_url
 
+from tracklayer.runtimes.orphans import marked
+from tracklayer.runtimes.supervisor import MARK
 from tracklayer_airflow.dag import OPERATORS
 
 # What a task imports. Tasks are forked from the workers and those from the scheduler, so that what
@@ -53,6 +58,14 @@ UNION ALL SELECT target_dag_id, asset_id, '' FROM asset_dag_run_queue
 """
 
 
+def _end_idle_workers() -> None:
+    """End what a killed scheduler has left: its idle workers would wait for ever."""
+    for process in marked(MARK, os.environ.get(MARK, "")):
+        with suppress(psutil.Error):
+            if "LocalExecutor: <idle>" in " ".join(process.cmdline()):
+                process.kill()
+
+
 class PromptLocalExecutor(LocalExecutor):
     """A LocalExecutor that lets the scheduler wait until there is something to do."""
 
@@ -64,6 +77,7 @@ class PromptLocalExecutor(LocalExecutor):
     def start(self) -> None:
         for module in _NEEDED:
             import_module(module)
+        _end_idle_workers()
         super().start()
         url = make_url(conf.get("database", "sql_alchemy_conn"))
         if url.get_backend_name() == "sqlite" and url.database:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+from tracklayer.environment import passed_on
 from tracklayer.errors import PlatformError
 from tracklayer.files import write_text
 from tracklayer.settings import Settings
@@ -48,6 +49,8 @@ def configuration(settings: Settings, keys: dict[str, str]) -> str:
             "execution_api_server_url": f"{settings.airflow_url}/execution/",
             "dags_are_paused_at_creation": False,
             "lazy_load_plugins": True,
+            # A project pushed twice within this time would stay as it was after the first push.
+            "min_serialized_dag_update_interval": 0,
         },
         "database": {"sql_alchemy_conn": f"sqlite:///{home}/airflow.db"},
         "api": {
@@ -77,7 +80,12 @@ def configuration(settings: Settings, keys: dict[str, str]) -> str:
             "min_file_process_interval": 3600,
             "parsing_processes": os.cpu_count() or 2,
         },
-        "logging": {"base_log_folder": home / "logs"},
+        "logging": {
+            "base_log_folder": home / "logs",
+            # It says each second that it looks for a new commit. A signal in the middle of that
+            # line finds the log's lock held, and to say goodbye waits for it for ever.
+            "namespace_levels": "airflow.dag_processing.manager=WARNING",
+        },
         "usage_data_collection": {"enabled": False},
     }
     parser = configparser.RawConfigParser()
@@ -97,7 +105,12 @@ def environment(settings: Settings) -> dict[str, str]:
         for name, value in os.environ.items()
         if name.startswith(("PIP_", "UV_")) or name in ("TF_CLI_CONFIG_FILE", "SSH_AUTH_SOCK")
     }
+    # What is on this machine, a job's tracking server too, is reached without a proxy.
+    direct = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), settings.host, "localhost"]
+    no_proxy = ",".join(filter(None, direct))
     return passed | {
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
         "AIRFLOW_HOME": str(settings.airflow_home),
         "AIRFLOW_CONFIG": str(settings.airflow_home / "airflow.cfg"),
         # Without it each parse logs that the git provider's default connection is missing.
@@ -123,7 +136,7 @@ def prepare(settings: Settings) -> None:
         write_text(home / "passwords.json", json.dumps({USER: secrets.token_urlsafe(16)}))
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=os.environ | environment(settings),
+        env=passed_on() | environment(settings),
         capture_output=True,
         text=True,
         check=False,

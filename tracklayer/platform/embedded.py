@@ -78,7 +78,8 @@ def up(on_step: OnStep) -> Addresses:
         keeper = supervisor()
         require(check for check in machine_checks(here) if check.required)
         if not keeper.alive():
-            # While it runs the ports are its own.
+            # While it runs the ports are its own, and what a killed one has left still holds them.
+            keeper.stop()
             require(port_checks(here))
         here.remember()
         on_step(f"Preparing {here.home}")
@@ -148,7 +149,7 @@ def _programs(here: Settings) -> list[Program]:
         program("gateway", gateway_argv, 100, {}),
         airflow_program("api-server"),
         airflow_program("dag-processor"),
-        airflow_program("scheduler"),
+        airflow_program("scheduler", "--skip-serve-logs"),
     ]
 
 

@@ -89,7 +89,9 @@ class VerifyOperator(_RolloutOperator):
         rollout.keep_only(version)
         run = record.read("register")["mlflow_run"]
         outcome = {"version": version, "endpoint": self.endpoint, "answer": golden.response}
-        tracking.log_record(run, record.document() | {"verify": outcome})
+        document = record.document()
+        document["steps"]["verify"] = outcome
+        tracking.log_record(run, document)
         tracking.finish(run, "FINISHED")
         EndpointLink().push(context, self.endpoint)
         self.log.info("%s answers as version %s should", self.endpoint, version)

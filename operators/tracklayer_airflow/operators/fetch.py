@@ -36,7 +36,8 @@ class FetchOperator(StepOperator):
             sum(file.size for file in manifest.files),
             "in the store already" if fetched.cached else "fetched",
         )
-        self._tell_who_waits(context, manifest.digest)
+        if self.outlets:
+            self._tell_who_waits(context, manifest.digest)
         return {
             "source": self.item,
             "handle": fetched.handle,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -75,14 +74,13 @@ class StepOperator(BaseOperator):
 
         :returns: a reference to the run record, never data.
         """
-        record = self.record(context)
         try:
-            outcome = self.perform(context, record)
+            record = self.record(context)
+            record.write(self.task_id, self.perform(context, record))
         except TracklayerError as error:
             for line in str(error).splitlines():
                 self.log.error(line)
             raise StepFailed(error.exit_code) from None
-        record.write(self.task_id, outcome)
         return {"record": str(record.folder), "step": self.task_id}
 
     @abstractmethod
@@ -118,21 +116,37 @@ class StepOperator(BaseOperator):
         commit = self.pinned_commit(context)
         folder = record.folder / f"project-{commit[:12]}"
         if not folder.exists():
-            bare = self._bundle(context).bare_repo_path
-            partial = Path(tempfile.mkdtemp(dir=record.folder, prefix=".project-"))
-            argv = ["git", "-C", str(bare), "archive", commit, "--", self.spec.name]
-            with (
-                subprocess.Popen(argv, stdout=subprocess.PIPE) as process,
-                tarfile.open(fileobj=process.stdout, mode="r|") as archive,
-            ):
-                archive.extractall(partial, filter="data")
-            try:
-                partial.rename(folder)
-            except OSError:  # a step beside this one was faster
-                shutil.rmtree(partial)
-                if not folder.exists():
-                    raise
+            with tempfile.TemporaryDirectory(dir=record.folder, prefix=".project-") as partial:
+                files = Path(partial, "files")
+                self._unpack(self._bundle(context).bare_repo_path, commit, files)
+                try:
+                    files.rename(folder)
+                except OSError:
+                    if not folder.exists():  # and no step beside this one was faster
+                        raise
         return folder / self.spec.name
+
+    def _unpack(self, bare: Path, commit: str, folder: Path) -> None:
+        argv = ["git", "-C", str(bare), "archive", commit, "--", self.spec.name]
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=said) as process,
+        ):
+            try:
+                with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                    archive.extractall(folder, filter="data")
+            except tarfile.FilterError as error:
+                raise ProjectError(
+                    f"The project {self.spec.name} has a file that is not taken: {error}.",
+                    hint="A link must lead to a file of the project, by a relative path.",
+                ) from None
+            except tarfile.ReadError:
+                process.wait()
+                said.seek(0)
+                why = said.read().decode(errors="replace").strip()
+                raise ProjectError(
+                    f"The files of {self.spec.name} at {commit} cannot be read: {why}"
+                ) from None
 
     def _bundle(self, context: Context) -> ProjectBundle:
         return cast("ProjectBundle", context["ti"].bundle_instance)  # type: ignore[attr-defined]

@@ -94,7 +94,7 @@ class Platform:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """A command in a session of its own, as in a terminal of its own."""
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *arguments],
+            [sys.executable, "-P", "-c", COMMAND, *arguments],
             env=self.environment | more,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
