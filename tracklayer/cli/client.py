@@ -173,6 +173,8 @@ class Platform:
         """
         path = f"/api/v2/dags/{_part(project)}/dagRuns/{_part(run)}/taskInstances"
         found = self._transport.object("GET", path, params={"limit": _PAGE})["task_instances"]
+        # What begins so is no step but part of how Airflow judges a run.
+        found = [task for task in found if not task["task_id"].startswith("_")]
         return sorted(map(_step, found), key=lambda s: (order.get(s.task, len(order)), s.index))
 
     def log(

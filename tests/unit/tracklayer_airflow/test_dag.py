@@ -135,6 +135,8 @@ def test_what_a_project_sets_off() -> None:
 def test_every_step_knows_its_project_and_only_what_was_interrupted_is_tried_again() -> None:
     dag = build("sources: {data: 'path:data'}")
     for task in dag.tasks:
+        if task.task_id == "_outcome":
+            continue
         assert isinstance(task, StepOperator)
         assert task.spec.name == "digits"
         assert (task.retries, task.retry_delay.total_seconds()) == (2, 1.0)
