@@ -35,7 +35,8 @@ def main() -> int:
     # What is under measurement must not compile its modules anew at each start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     wanted = Options(options.pairs, options.projects, options.seconds)
     failed = False
     for name in options.names or FIGURES:
@@ -65,7 +66,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> Never:  # noqa: ARG001
-    """End as after Ctrl-C: with everything stopped that was started."""
+    """Stop everything that was started, undisturbed by a second Ctrl-C, and end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs would inherit
+    say("  stopping")
     raise KeyboardInterrupt
 
 
@@ -73,5 +77,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        say("Interrupted; what was started is stopped.")
+        say("Interrupted. What was started is stopped.")
         sys.exit(_INTERRUPTED)

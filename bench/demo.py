@@ -59,7 +59,7 @@ def run(options: Options) -> list[Row]:
                             theirs[which].append(script())
                             say(f"  {number + 1}/{pairs}  {which} script: {theirs[which][-1]:.1f}")
                     except NotMeasuredError as error:
-                        missing = str(error)
+                        missing, theirs = str(error), {which: [] for which in ours}
             shutil.rmtree(home)
     rows = [
         Row(

@@ -81,7 +81,11 @@ class Settings(BaseSettings):
     @property
     def repository_url(self) -> str:
         """The git remote with the projects."""
-        return self.repository or str(self.home / "projects.git")
+        if self.repository is None:
+            return str(self.home / "projects.git")
+        if ":" in self.repository:  # an address, or host:path as ssh has it
+            return self.repository
+        return str(Path(self.repository).expanduser().absolute())
 
     @property
     def mirror(self) -> Path:

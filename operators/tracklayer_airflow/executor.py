@@ -58,11 +58,15 @@ UNION ALL SELECT target_dag_id, asset_id, '' FROM asset_dag_run_queue
 """
 
 
-def _end_idle_workers() -> None:
-    """End what a killed scheduler has left: its idle workers would wait for ever."""
+def _end_left_workers() -> None:
+    """End what a killed scheduler has left: workers that would wait for ever, and tasks.
+
+    A task is ended without a word, since what it started is not to end with it: a job goes on, and
+    the next try of the task adopts it.
+    """
     for process in marked(MARK, os.environ.get(MARK, "")):
         with suppress(psutil.Error):
-            if "LocalExecutor: <idle>" in " ".join(process.cmdline()):
+            if " ".join(process.cmdline()).startswith("airflow worker --"):
                 process.kill()
 
 
@@ -77,7 +81,7 @@ class PromptLocalExecutor(LocalExecutor):
     def start(self) -> None:
         for module in _NEEDED:
             import_module(module)
-        _end_idle_workers()
+        _end_left_workers()
         super().start()
         url = make_url(conf.get("database", "sql_alchemy_conn"))
         if url.get_backend_name() == "sqlite" and url.database:

@@ -19,5 +19,4 @@ def get_provider_info() -> dict[str, Any]:
             "tracklayer_airflow.links.MlflowRunLink",
             "tracklayer_airflow.links.EndpointLink",
         ],
-        "executors": ["tracklayer_airflow.executor.PromptLocalExecutor"],
     }

@@ -24,7 +24,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from tracklayer.tracking import Tracking
+from tracklayer.tracking import ModelVersion, Tracking
 
 Data = dict[str, Any]
 T = TypeVar("T")
@@ -81,6 +81,12 @@ class Mlflow(Tracking):
         runs: list[Data] = answer.json().get("runs", [])
         return runs
 
+    def aliased(self, project: str, alias: str = "champion") -> ModelVersion:
+        """The version of a project's model that has an alias, as one must."""
+        found = self.by_alias(project, alias)
+        assert found is not None, f"{project} has no {alias}"
+        return found
+
     def artifact(self, run: Data, name: str) -> Any:
         """A JSON document that a run has kept."""
         folder = run["info"]["artifact_uri"].removeprefix("mlflow-artifacts:/")
@@ -104,7 +110,8 @@ class Platform:
         self.ports = dict(zip(("airflow", "mlflow", "gateway"), _free_ports(3), strict=True))
         self.mlflow = Mlflow(self.url("mlflow"))
         self._clone = folder / "clone"
-        self._token: str | None = None
+        self._airflow = httpx.Client(base_url=self.url("airflow"), timeout=60, trust_env=False)
+        self._gateway = httpx.Client(base_url=self.url("gateway"), timeout=60, trust_env=False)
         own = {f"TRACKLAYER_{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "TRACKLAYER"))},
@@ -158,13 +165,9 @@ class Platform:
     def push(self, name: str, files: Mapping[str, str | bytes]) -> str:
         """Change one project with git, and wait until its next run would use that; the commit."""
         commit = self.git_push({f"{name}/{path}": content for path, content in files.items()})
-        self.wait_visible(name, commit)
-        return commit
-
-    def wait_visible(self, name: str, commit: str) -> None:
-        """Wait until the next run of a project would use a commit."""
         path = f"/tracklayer/projects/{name}/commits/{commit}"
         self.until(lambda: self.get(path)["visible"], f"{name} at {commit} is a DAG")
+        return commit
 
     def _git(self, *arguments: str, at: str | None = None, empty_is_fine: bool = False) -> str:
         person = ("-c", "user.name=A Person", "-c", "user.email=a@example.org")
@@ -185,23 +188,16 @@ class Platform:
         """A new token for the REST API."""
         password = json.loads((self.home / "airflow/passwords.json").read_text())["admin"]
         body = {"username": "admin", "password": password}
-        answer = httpx.post(f"{self.url('airflow')}/auth/token", json=body, trust_env=False)
+        answer = self._airflow.post("/auth/token", json=body)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["access_token"])
 
     def api(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request. Airflow on SQLite answers 500 to one of two changes at the same moment."""
-        self._token = self._token or self.token()
-        headers = {"Authorization": f"Bearer {self._token}"}
+        if "Authorization" not in self._airflow.headers:
+            self._airflow.headers["Authorization"] = f"Bearer {self.token()}"
         for _ in range(5):
-            answer = httpx.request(
-                method,
-                self.url("airflow") + path,
-                headers=headers,
-                timeout=60,
-                trust_env=False,
-                **options,
-            )
+            answer = self._airflow.request(method, path, **options)
             if answer.status_code < 500:
                 break
             time.sleep(0.5)
@@ -215,16 +211,15 @@ class Platform:
 
     def trigger(self, project: str, **conf: Any) -> str:
         """Start a run; its id."""
-        body = {"logical_date": None, "conf": {k.replace("_", "-"): v for k, v in conf.items()}}
+        body = {"logical_date": None, "conf": conf}
         answer = self.api("POST", f"/api/v2/dags/{project}/dagRuns", json=body)
         assert answer.is_success, answer.text
         return str(answer.json()["dag_run_id"])
 
     def runs(self, project: str) -> list[Data]:
         """The runs of a project, oldest first."""
-        found: list[Data] = self.get(f"/api/v2/dags/{project}/dagRuns", order_by="run_after")[
-            "dag_runs"
-        ]
+        path = f"/api/v2/dags/{project}/dagRuns"
+        found: list[Data] = self.get(path, order_by="run_after")["dag_runs"]
         return found
 
     def run(self, project: str, run: str) -> Data:
@@ -234,12 +229,13 @@ class Platform:
 
     def wait(self, project: str, run: str, state: str = "success") -> Data:
         """Wait until a run has ended, which it has to do in this state."""
-        path = f"/api/v2/dags/{project}/dagRuns/{run}"
-        found: Data = self.until(
-            lambda: (now := self.get(path))["state"] in _ENDED and now,
-            f"{project} {run} ends",
-            lambda: self._report(project, run),
-        )
+
+        def ended() -> Data | None:
+            now = self.run(project, run)
+            return now if now["state"] in _ENDED else None
+
+        what = f"{project} {run} ends"
+        found = self.until(ended, what, lambda: self._report(project, run))
         assert found["state"] == state, self._report(project, run)
         return found
 
@@ -253,7 +249,7 @@ class Platform:
 
         def running() -> bool:
             found = self.tasks(project, run)[task]
-            return found["state"] == "running" and found["try_number"] == tried
+            return (found["state"], found["try_number"]) == ("running", tried)
 
         self.until(running, f"{project} {run} {task} runs", lambda: self._report(project, run))
 
@@ -294,22 +290,18 @@ class Platform:
 
     # The endpoints
 
-    def post_to_endpoint(self, project: str, request: Data) -> httpx.Response:
-        """One request to a project's model."""
-        url = f"{self.url('gateway')}/{project}/v2/models/{project}/infer"
-        return httpx.post(url, json=request, timeout=30, trust_env=False)
-
     def ask(self, project: str, x: float) -> tuple[str, float]:
         """The version that answers at a project's endpoint, and what it makes of ``x``."""
         tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [x]}
-        answer = self.post_to_endpoint(project, {"inputs": [tensor]})
+        path = f"/{project}/v2/models/{project}/infer"
+        answer = self._gateway.post(path, json={"inputs": [tensor]})
         assert answer.status_code == 200, answer.text
         found = answer.json()
         return found["model_version"], found["outputs"][0]["data"][0]
 
     # The machine
 
-    def until(self, found: Callable[[], T], what: str, report: Callable[[], str] = str) -> T:
+    def until(self, found: Callable[[], T | None], what: str, report: Callable[[], str] = str) -> T:
         """Ask until the answer is something; the answer."""
         deadline = time.monotonic() + PATIENCE
         while not (answer := found()):

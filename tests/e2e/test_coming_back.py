@@ -43,4 +43,4 @@ def test_what_was_served_is_served_again(
     platform.until(lambda: running(platform) == both, "the model servers run")
     assert platform.ask("lasting", 10) == ("1", 30)
     assert [found["dag_run_id"] for found in platform.runs("lasting")] == [run]
-    assert platform.mlflow.champion("lasting").version == 1
+    assert platform.mlflow.aliased("lasting").version == 1

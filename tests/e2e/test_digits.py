@@ -21,10 +21,6 @@ STEPS = {
 }
 
 
-def champion(platform: Platform) -> Any:
-    return platform.mlflow.champion("digits")
-
-
 def digits(answer: Any) -> list[int]:
     """The digits in an answer to the example's request: it shows a 4, a 9 and a 0."""
     return next(output["data"] for output in answer["outputs"] if output["name"] == "digit")
@@ -52,9 +48,11 @@ def test_one_file_becomes_an_endpoint(platform: Platform, first: Any) -> None:
 
 def test_the_commands_tell_what_happened(platform: Platform, first: Any, tmp_path: Path) -> None:
     status = platform.json("status")
-    assert {p["name"]: p["state"] for p in status["processes"]} == dict.fromkeys(
-        ["api-server", "dag-processor", "digits.v1.0", "gateway", "mlflow", "scheduler"], "RUNNING"
-    )
+    states = {process["name"]: process["state"] for process in status["processes"]}
+    assert states.keys() >= {
+        *("api-server", "dag-processor", "digits.v1.0", "gateway", "mlflow", "scheduler")
+    }
+    assert set(states.values()) == {"RUNNING"}
     found = next(project for project in status["projects"] if project["name"] == "digits")
     assert found["valid"]
     assert found["endpoint"]["version"] == 1
@@ -77,7 +75,7 @@ def test_the_commands_tell_what_happened(platform: Platform, first: Any, tmp_pat
 
 
 def test_mlflow_has_all_of_the_run(platform: Platform, first: Any) -> None:
-    version = champion(platform)
+    version = platform.mlflow.aliased("digits")
     assert version.version == 1
     history = platform.mlflow.metric_history(version.run_id, "accuracy")
     assert [point.step for point in history] == list(range(1, 11))
@@ -121,8 +119,9 @@ def test_the_next_run_by_the_rest_api_takes_over(platform: Platform, first: Any)
     assert record["train"]["mlflow_url"] == link
     assert platform.links("digits", run, "verify")["Endpoint"] == record["deploy"]["endpoint"]
 
-    now, before = champion(platform), platform.mlflow.by_alias("digits", "previous")
-    assert (now.version, before.version) == (2, 1)
+    now = platform.mlflow.aliased("digits")
+    assert now.version == 2
+    assert platform.mlflow.aliased("digits", "previous").version == 1
     history = platform.mlflow.metric_history(now.run_id, "accuracy")
     assert [point.step for point in history] == list(range(1, 9))
     answer = platform.json("predict", "digits", str(REQUEST))

@@ -88,9 +88,14 @@ CASES = {
 @pytest.fixture(scope="module")
 def runs(platform: Platform, times: Callable[[float], bytes]) -> dict[str, tuple[str, str]]:
     """Each case's project and run: in each project a first run has gone well, all others begin."""
-    files = {"train.py": SCRIPT, "model.onnx": times(2)}
     for project in PROJECTS:
-        platform.push(project, {**files, "tracklayer.yaml": SPEC.replace("NAME", project)})
+        spec = SPEC.replace("NAME", project)
+        files: dict[str, str | bytes] = {
+            "tracklayer.yaml": spec,
+            "train.py": SCRIPT,
+            "model.onnx": times(2),
+        }
+        platform.push(project, files)
     first = {project: platform.trigger(project) for project in PROJECTS}
     for project, run in first.items():
         platform.wait(project, run)
@@ -127,13 +132,13 @@ def test_the_command_line_tells_the_same(
     for project, run in runs.values():
         platform.wait(project, run, "failed")
     platform.push("steady", {"tracklayer.yaml": SPEC.replace("NAME", "steady")})
-    run = ("run", "steady", "--follow")
-    done = platform.tracklayer(*run, "--set", "way=leaves-nothing", fails=8)
+    command = ("run", "steady", "--follow")
+    done = platform.tracklayer(*command, "--set", "way=leaves-nothing", fails=8)
     assert "failed at the step train:\nscript left no model" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    failed = platform.json(*run, "--set", "way=exits", fails=8)
+    failed = platform.json(*command, "--set", "way=exits", fails=8)
     assert failed["state"] == "failed"
     assert failed["error"]["step"] == "train"
     assert "ended with exit code 3" in failed["error"]["message"]
-    wrong = platform.tracklayer(*run, "--set", "wey=exits", fails=3)
+    wrong = platform.tracklayer(*command, "--set", "wey=exits", fails=3)
     assert "Did you mean way?" in wrong.stderr

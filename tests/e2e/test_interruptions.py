@@ -45,7 +45,11 @@ def begin(platform: Platform, name: str, template: str, folder: Path, model: byt
     spec = SPEC.format(
         name=name, template=template, notes=folder / "notes.txt", go=folder / "go.txt"
     )
-    files = {"tracklayer.yaml": spec, "train.py": SCRIPT, "model.onnx": model}
+    files: dict[str, str | bytes] = {
+        "tracklayer.yaml": spec,
+        "train.py": SCRIPT,
+        "model.onnx": model,
+    }
     platform.push(name, files)
     run = platform.trigger(name)
     platform.wait_running(name, run, "train")
@@ -78,12 +82,15 @@ def test_a_killed_scheduler_does_not_train_twice(
         return next((p["pid"], p["state"]) for p in found if p["name"] == "scheduler")
 
     killed, _ = scheduler()
+    workers = [child.pid for child in psutil.Process(killed).children(recursive=True)]
     os.kill(killed, signal.SIGKILL)
     platform.until(
         lambda: scheduler()[0] != killed and scheduler()[1] == "RUNNING", "another scheduler"
     )
     # The new scheduler takes the task from the dead one's hands and has it tried again.
     platform.wait_running("patient", run, "train", tried=2)
+    platform.until(lambda: not running(workers), "the dead scheduler's workers have ended")
+    assert running(started(tmp_path)[0]) == started(tmp_path)[0]
     (tmp_path / "go.txt").touch()
     platform.wait("patient", run)
 
@@ -91,7 +98,7 @@ def test_a_killed_scheduler_does_not_train_twice(
     record = platform.record("patient", run)
     assert record["steps"]["train"]["attempt"] == 1
     assert len(platform.mlflow.runs_of("patient", run)) == 1
-    assert platform.mlflow.champion("patient").version == 1
+    assert platform.mlflow.aliased("patient").version == 1
     assert platform.ask("patient", 10) == ("1", 20)
     platform.until(lambda: not running(started(tmp_path)[0]), "the job has ended")
 

@@ -39,9 +39,9 @@ def test_what_changed_sets_off_who_waits_for_it(
         for name, count in (("fan", fans), ("reader", readers)):
             found = platform.runs(name)
             assert len(found) == count
-            assert {run["run_type"] for run in found} == {"asset_triggered"}
-            for run in found:
-                platform.wait(name, run["dag_run_id"])
+            assert {follower["run_type"] for follower in found} == {"asset_triggered"}
+            for follower in found:
+                platform.wait(name, follower["dag_run_id"])
 
     lead(fans=1, readers=1)
     lead(fans=2, readers=1)  # the data is what it was

@@ -60,17 +60,20 @@ class Rollout:
         """Start the servers of a version and prove each of them right.
 
         :returns: their sockets.
-        :raises ServiceError: one did not become ready, or answered wrongly; all are stopped again.
+        :raises ServiceError: one did not become ready, or answered wrongly; all are stopped again,
+            unless the version is live already.
         """
         names = [f"{self._project}.v{version}.{index}" for index in range(replicas)]
+        live = self.live()
         try:
             for name in names:
                 self._supervisor.add(self._program(name, version))
             for name in names:
                 self._prove(name, golden)
         except ServiceError:
-            for name in names:
-                self._supervisor.remove(name)
+            if live is None or live[0] != version:  # what answers users goes on doing so
+                for name in names:
+                    self._supervisor.remove(name)
             raise
         return [self._socket(name) for name in names]
 
