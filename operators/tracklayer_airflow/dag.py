@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, Param
+from airflow.sdk.definitions.param import ParamsDict
 
 from tracklayer.platform.check import plan
 from tracklayer.spec import After, PlannedStep, Spec, loads
@@ -53,7 +54,6 @@ def build_dag(text: str, file: str, *, commit: str | None = None) -> DAG:
         catchup=False,
         # Two runs of a project would fight for its hosts and its endpoint.
         max_active_runs=1,
-        params=_params(spec),
         tags=["tracklayer", spec.template],
         doc_md=f"```yaml\n{text}\n```",
         render_template_as_native_obj=False,
@@ -74,6 +74,9 @@ def build_dag(text: str, file: str, *, commit: str | None = None) -> DAG:
     _judge(dag, steps, tasks)
     for step in steps:
         _mark(step, tasks)
+    # After the tasks: each would get a copy, and Airflow validates every copy many times over as it
+    # serialises the DAG. A running task gets the DAG's own in any case.
+    dag.params = ParamsDict(_params(spec))
     return dag
 
 
