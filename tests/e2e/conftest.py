@@ -24,6 +24,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
+from tracklayer.settings import Settings
 from tracklayer.tracking import ModelVersion, Tracking
 
 Data = dict[str, Any]
@@ -370,4 +371,5 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     finally:
         found.tracklayer("down")
     found.assert_nothing_runs()
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in (Settings(home=found.home).sockets, folder):
+        shutil.rmtree(left, ignore_errors=True)

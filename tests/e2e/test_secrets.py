@@ -105,18 +105,20 @@ def test_no_secret_is_to_be_found(
 def test_no_file_of_the_home_has_one_that_should_not(
     platform: Platform, secrets: dict[str, str]
 ) -> None:
-    found = []
+    found, kept = [], set()
     for path in platform.home.rglob("*"):
         where = path.relative_to(platform.home).as_posix()
         if path.is_symlink() or not path.is_file() or where.startswith("environments/"):
             continue
         content = path.read_bytes()
         if _TOKEN.search(content):
-            found.append(("a token", where))
+            found.append(("a token", where, ""))
         for name, secret in secrets.items():
             if secret.encode() in content:
-                if not where.startswith(KEPT):
-                    found.append((name, where))
-                elif stat.S_IMODE(path.stat().st_mode) & 0o077:
-                    found.append((f"{name}, for all to read", where))
+                mode = stat.S_IMODE(path.stat().st_mode)
+                if where.startswith(KEPT) and not mode & 0o077:
+                    kept.add(name)
+                else:
+                    found.append((name, where, oct(mode)))
     assert found == []
+    assert kept == secrets.keys()  # it was looked for in the right way
