@@ -71,6 +71,8 @@ def configuration(settings: Settings, keys: dict[str, str]) -> str:
             "scheduler_health_check_threshold": 15,
             "task_instance_heartbeat_timeout": 60,
         },
+        # Airflow can miss that a task has ended until its next heartbeat, and keeps the slot.
+        "workers": {"min_heartbeat_interval": 1},
         "dag_processor": {
             "dag_bundle_config_list": json.dumps([bundle]),
             "dag_bundle_storage_path": home / "bundles",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import sys
 import tempfile
 import time
@@ -106,6 +107,7 @@ def down(on_step: OnStep) -> None:
         for folder in ProcessRuntime.running(here.runs):
             on_step(f"Ending the job in {folder}")
             ProcessRuntime.end(folder)
+        shutil.rmtree(here.sockets, ignore_errors=True)
 
 
 def status() -> list[ProcessStatus]:

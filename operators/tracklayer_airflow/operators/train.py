@@ -53,10 +53,14 @@ class TrainOperator(StepOperator):
     _job: Job | None = None
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
-        from tracklayer.errors import TracklayerError
+        from tracklayer.errors import SpecError, TracklayerError
         from tracklayer.runtimes import ProcessRuntime
         from tracklayer.serving import recognise
+        from tracklayer.spec import check_project
 
+        # Who pushes with git has had nobody look for the files that the spec names.
+        if problems := check_project(self.spec, self.project_folder(context, record)):
+            raise SpecError(problems)
         hyperparameters = dict(context["params"])
         run = self.tracking().start(
             self.spec.name,
