@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ _ROOT = pytest.StashKey[Path]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Forget the person's settings, and give this session homes of its own."""
+    # In the background a shell has SIGINT ignored, and every program that a test interrupts too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     root = Path(tempfile.mkdtemp(prefix="tracklayer-tests-"))
     config.stash[_ROOT] = root
     for name in [name for name in os.environ if name.startswith(("AIRFLOW", "TRACKLAYER_"))]:

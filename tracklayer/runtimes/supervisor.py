@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -260,6 +261,9 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # A shell starts what it puts into the background with SIGINT ignored, and a program
+            # that the platform interrupts would never hear of it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             check=False,
         )
         if done.returncode != 0:

@@ -162,7 +162,7 @@ def _describe(name: str, found: Spec | list[Problem], endpoint: Endpoint) -> dic
 
 def _save(name: str, body: bytes, author: str) -> Saved:
     files = unpack(body)
-    if found := problems(loads(files.get(SPEC_FILE, b""), f"{name}/{SPEC_FILE}")):
+    if SPEC_FILE in files and (found := problems(loads(files[SPEC_FILE], f"{name}/{SPEC_FILE}"))):
         raise SpecError(found)
     saved = _repository().save_files(name, files, author=author)
     if saved.changed:
