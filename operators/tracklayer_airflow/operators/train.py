@@ -58,9 +58,6 @@ class TrainOperator(StepOperator):
         from tracklayer.serving import recognise
         from tracklayer.spec import check_project
 
-        # Who pushes with git has had nobody look for the files that the spec names.
-        if problems := check_project(self.spec, self.project_folder(context, record)):
-            raise SpecError(problems)
         hyperparameters = dict(context["params"])
         run = self.tracking().start(
             self.spec.name,
@@ -75,6 +72,9 @@ class TrainOperator(StepOperator):
             self._describe(context, record, run, hyperparameters),
         )
         try:
+            # Who pushes with git has had nobody look for the files that the spec names.
+            if problems := check_project(self.spec, self.project_folder(context, record)):
+                raise SpecError(problems)
             result = self._runtime.run(self._job, on_line=self._listener(run))
             model = recognise(result.model)
             self.tracking().log_model(run.id, result.model)
