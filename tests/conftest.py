@@ -23,7 +23,7 @@ _ROOT = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Forget the person's settings, and give this session homes of its own."""
+    """Forget the person's settings, and give this test run homes of its own."""
     # In the background a shell has SIGINT ignored, and every program that a test interrupts too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     root = Path(tempfile.mkdtemp(prefix="tracklayer-tests-"))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def database() -> None:
-    """Airflow's database in the home of this session, with its tables."""
+    """Airflow's database in the home of this test run, with its tables."""
     from airflow.utils.db import initdb
 
     initdb()
