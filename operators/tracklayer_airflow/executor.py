@@ -3,9 +3,10 @@
 Airflow's scheduler looks for work, sleeps for ``[scheduler] scheduler_idle_sleep_time`` and looks
 again. A short sleep makes a chain of steps fast and costs a sixth of a core for ever; a long one is
 cheap and slow. Here the wait is in the executor, which the scheduler calls once a round, and ends
-as soon as the state of a run changes, or a worker reports when all slots are taken. SQLite tells in microseconds whether
-anybody wrote at all (https://sqlite.org/pragma.html#pragma_data_version). The scheduler's own sleep
-is to be nearly nothing with it. With another database that sleep is all there is.
+as soon as the state of a run changes, or a worker reports when all slots are taken. SQLite tells in
+microseconds whether anybody wrote at all (https://sqlite.org/pragma.html#pragma_data_version). The
+scheduler's own sleep is to be nearly nothing with it. With another database that sleep is all there
+is.
 """
 
 from __future__ import annotations
