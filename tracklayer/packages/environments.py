@@ -91,7 +91,7 @@ def prepare(
             if not cached:
                 shutil.rmtree(folder, ignore_errors=True)  # somebody was killed over it
                 try:
-                    uv().create(folder, interpreter())
+                    uv().create(folder, interpreter(), held)
                     if lock.text:
                         uv().sync(folder, lock.text, lock.backend, held)
                 except BaseException:

@@ -61,11 +61,15 @@ class Uv:
         )
         return Path(found.strip())
 
-    def create(self, folder: Path, python: Path) -> None:
-        """An empty virtual environment."""
+    def create(self, folder: Path, python: Path, keep_open: int) -> None:
+        """An empty virtual environment.
+
+        :param keep_open: descriptor of a lock that uv holds on if we are killed.
+        """
         self._run(
             *("venv", "--no-project", "--python", str(python), str(folder)),
             failure="the virtual environment cannot be made",
+            keep_open=keep_open,
         )
 
     def sync(self, folder: Path, lock: str, backend: str | None, keep_open: int) -> None:
