@@ -23,14 +23,14 @@ def test_a_full_disk_is_not_the_requirements_fault(tmp_path: Path) -> None:
     said = "error: failed to write: No space left on device (os error 28)"
     driver = fake(tmp_path, f"sys.exit({said!r})")
     with pytest.raises(StoreError, match="no space is left"):
-        driver.create(tmp_path / "e", Path(sys.executable))
+        driver.create(tmp_path / "e", Path(sys.executable), keep_open=0)
 
 
 def test_the_explanation_is_what_uv_says_at_last_without_secrets(tmp_path: Path) -> None:
     said = "Resolving\n  \u00d7 No solution at https://me:s3cret@host/simple\n  ╰─▶ Because"
     driver = fake(tmp_path, f"sys.exit({said!r})")
     with pytest.raises(PackagesError) as raised:
-        driver.create(tmp_path / "e", Path(sys.executable))
+        driver.create(tmp_path / "e", Path(sys.executable), keep_open=0)
     assert "https://***@host/simple" in str(raised.value)
     assert "Because" in str(raised.value)
     assert "s3cret" not in str(raised.value)
