@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from airflow.providers.git.bundles.git import GitDagBundle
 from git import Git, InvalidGitRepositoryError, NoSuchPathError, Repo
 
 from tracklayer.projects import Repository
+from tracklayer_airflow.dag import OPERATORS
 from tracklayer_airflow.stubs import write_stubs
+
+# Airflow forks a process for each stub: what all of them need is imported once, before.
+for _module in (
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.providers.standard.sensors.external_task",
+    *sorted({path.partition(":")[0] for path in OPERATORS.values()}),
+):
+    import_module(_module)
 
 log = structlog.get_logger(__name__)
 

@@ -23,6 +23,8 @@ import psutil
 from airflow.configuration import conf
 from airflow.executors.local_executor import LocalExecutor
 from sqlalchemy import make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import now
 
 from tracklayer.runtimes.orphans import marked
 from tracklayer.runtimes.supervisor import MARK
@@ -57,6 +59,13 @@ FROM dag_run r LEFT JOIN task_instance t ON t.dag_id = r.dag_id AND t.run_id = r
 WHERE r.state IN ('queued', 'running')
 UNION ALL SELECT target_dag_id, asset_id, '' FROM asset_dag_run_queue
 """
+
+
+@compiles(now, "sqlite")
+def _now(*_: object, **__: object) -> str:
+    """The time to the millisecond. SQLite's ``CURRENT_TIMESTAMP`` has whole seconds: by it a run
+    that was triggered just now is to start in the future, for up to a second."""
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 def _end_left_workers() -> None:

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from sqlalchemy import String
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -214,3 +216,19 @@ def queue_asset(dag: str) -> None:
         session.add(asset)
         session.flush()
         session.add(AssetDagRunQueue(target_dag_id=dag, asset_id=asset.id))
+
+
+def test_a_run_of_this_moment_is_not_in_the_future(executor: _Executor) -> None:
+    # Whole seconds, which are SQLite's own, would be wrong nine times in ten.
+    assert executor
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    def ago() -> float:
+        """Seconds from a moment before the query until what the database took for now."""
+        begun = datetime.now(UTC)
+        with create_session() as session:
+            found = cast(str, session.scalar(select(func.now().cast(String))))
+        return (datetime.fromisoformat(found).replace(tzinfo=UTC) - begun).total_seconds()
+
+    assert all(-0.002 < ago() < 5 for _ in range(10))
