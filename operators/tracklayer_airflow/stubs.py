@@ -72,13 +72,14 @@ def _stubs(repository: Repository, commit: str) -> Iterator[tuple[str, str]]:
     for folder, found in check_repository(texts).items():
         problems = platform_problems(found) if isinstance(found, Spec) else found
         if not problems:
-            yield f"{folder}.py", dag_stub(folder, texts[folder], contents[folder])
+            yield f"{_file_name(folder)}.py", dag_stub(folder, texts[folder], contents[folder])
             continue
         yield f"{_file_name(folder)}__error.py", _error_stub(problems)
         if _is_name(folder) and (
             valid := repository.last_valid(folder, commit, lambda spec: not platform_problems(spec))
         ):
-            yield f"{folder}.py", dag_stub(folder, valid[1], valid[0], commit=valid[0])
+            pinned = dag_stub(folder, valid[1], valid[0], commit=valid[0])
+            yield f"{_file_name(folder)}.py", pinned
 
 
 def dag_stub(project: str, text: str, content: str, *, commit: str | None = None) -> str:
@@ -104,11 +105,15 @@ def _is_name(folder: str) -> bool:
 
 
 def _file_name(folder: str) -> str:
-    """The folder itself if it is the name of a project, else one that no other folder has."""
+    """One that no other folder has, and that no import statement can name.
+
+    Airflow has the folder of these files on its ``sys.path``: a project called ``tensorflow`` is
+    not to be what somebody's ``import tensorflow`` finds.
+    """
     if _is_name(folder):
-        return folder
+        return f"project-{folder}"
     digest = hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:12]
-    return f"{re.sub('[^A-Za-z0-9-]', '_', folder)[:40]}_{digest}"
+    return f"project-{re.sub('[^A-Za-z0-9-]', '_', folder)[:40]}_{digest}"
 
 
 def _error_stub(problems: list[Problem]) -> str:

@@ -37,7 +37,7 @@ MODEL = "name: {name}\ntemplate: serve@1\nsources: {{model: path:model.onnx}}\n"
 
 def errors(platform: Platform, name: str) -> list[Any]:
     found = platform.get("/api/v2/importErrors")["import_errors"]
-    return [error for error in found if error["filename"] == f"{name}__error.py"]
+    return [error for error in found if error["filename"] == f"project-{name}__error.py"]
 
 
 def test_a_run_keeps_the_commit_it_started_from(

@@ -28,6 +28,7 @@ def pack(folder: Path) -> bytes:
                 content = _content(folder / entry.path)
                 member = tarfile.TarInfo(entry.path)
                 member.size = len(content)
+                member.mode = (folder / entry.path).stat().st_mode & 0o777
                 archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 

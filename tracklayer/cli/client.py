@@ -116,7 +116,7 @@ class Platform:
     def import_errors(self, project: str) -> list[Data]:
         """What kept Airflow from taking the newest version of a project."""
         found = self._transport.object("GET", "/api/v2/importErrors", params={"limit": _PAGE})
-        files = (f"{project}.py", f"{project}__error.py")
+        files = (f"project-{project}.py", f"project-{project}__error.py")
         return [e for e in found["import_errors"] if e["filename"].rpartition("/")[2] in files]
 
     def unpause(self, project: str) -> None:

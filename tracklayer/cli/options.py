@@ -42,6 +42,7 @@ def connect(url: str | None, token_file: str | None) -> Platform:
     :raises PlatformError: there is no token, or the platform here was never started.
     """
     from tracklayer.cli.client import Platform
+    from tracklayer.cli.transport import is_local
 
     token = _token(token_file)
     if url is not None:
@@ -51,6 +52,9 @@ def connect(url: str | None, token_file: str | None) -> Platform:
         if not token:
             hint = f"Name a file that has it with `--token-file`, or set {_TOKEN}."
             raise PlatformError(f"A token is needed for the platform at {url}.", hint=hint)
+        if url.startswith("http:") and not is_local(url):
+            warning = f"Warning: {url} is not encrypted; who is on the way can read the token."
+            sys.stderr.write(f"{warning}\n")
         return Platform(url, token)
 
     from tracklayer import platform

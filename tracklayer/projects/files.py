@@ -64,14 +64,9 @@ def entries_of(folder: Path, git: Git) -> list[Entry]:
     return checked([_entry(folder, path) for path in sorted(listed)])
 
 
-def entries_from(files: dict[str, bytes]) -> list[Entry]:
-    """The same from memory: path to content.
-
-    :raises ProjectError: a path or a size that must not be saved.
-    """
-    return checked(
-        [Entry(path, "100644", content, len(content)) for path, content in sorted(files.items())]
-    )
+def entry_from(path: str, content: bytes, *, executable: bool = False) -> Entry:
+    """A plain file from memory."""
+    return Entry(path, "100755" if executable else "100644", content, len(content))
 
 
 def checked(entries: list[Entry]) -> list[Entry]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tracklayer.errors import ProjectError, SpecError
 from tracklayer.projects.check import SPEC_FILE, check_repository
-from tracklayer.projects.files import Entry, entries_from, entries_of
+from tracklayer.projects.files import Entry, checked, entries_of
 from tracklayer.projects.git import Git, redact
 from tracklayer.projects.mirror import Mirror, make_folder
 from tracklayer.spec import After, Spec, loads
@@ -168,17 +168,18 @@ class Repository:
     def save_files(
         self,
         name: str,
-        files: dict[str, bytes],
+        files: Iterable[Entry],
         *,
         message: str | None = None,
         author: str | None = None,
     ) -> Saved:
-        """Save a project from memory; ``files`` has path to content.
+        """Save a project from memory.
 
         :raises SpecError: as ``save``; also if the spec has another name than ``name``.
         :raises ProjectError: as ``save``.
         """
-        return self._save(entries_from(files), f"{name}/{SPEC_FILE}", message, author, name=name)
+        entries = checked(sorted(files, key=lambda entry: entry.path))
+        return self._save(entries, f"{name}/{SPEC_FILE}", message, author, name=name)
 
     def remove(self, project: str, *, author: str | None = None) -> str:
         """Delete a project's folder from the newest version; its history stays.

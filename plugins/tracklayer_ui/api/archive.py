@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -15,7 +16,9 @@ from collections.abc import Iterator
 from typing import IO, Protocol
 
 from tracklayer.errors import ProjectError
-from tracklayer.projects.files import MAX_FILE, MAX_FILES, MAX_TOTAL, MIB
+from tracklayer.projects.files import MAX_FILE, MAX_FILES, MAX_TOTAL, MIB, Entry, entry_from
+
+_Member = tuple[str, bytes, bool]  # name, content, whether it is a program
 
 MAX_BODY = MAX_TOTAL + 32 * MIB
 """Bytes of an archive: the files and what a tar adds to 10,000 of them."""
@@ -29,16 +32,16 @@ class TooLargeError(ArchiveError):
     """The upload or what it unpacks to is too large."""
 
 
-def unpack(body: bytes) -> dict[str, bytes]:
-    """Path to content of every file in an archive.
+def unpack(body: bytes) -> list[Entry]:
+    """Every file in an archive; their paths are as they were sent.
 
     :raises TooLargeError: more or larger files than a project may have.
     :raises ArchiveError: it is none, is damaged, or has an entry that is neither file nor folder.
     """
-    files: dict[str, bytes] = {}
+    files: dict[str, Entry] = {}
     total = 0
     try:
-        for name, content in _members(body):
+        for name, content, executable in _members(body):
             path = name.removeprefix("./")
             if path in files:
                 raise ArchiveError(f"The archive has {path!r} twice.")
@@ -46,15 +49,15 @@ def unpack(body: bytes) -> dict[str, bytes]:
             if len(files) >= MAX_FILES or total > MAX_TOTAL:
                 limit = f"{MAX_FILES} files and {MAX_TOTAL // MIB} MiB"
                 raise TooLargeError(f"The archive unpacks to more than {limit}.")
-            files[path] = content
+            files[path] = entry_from(path, content, executable=executable)
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
         raise ArchiveError(f"The archive is damaged: {error}.", hint="Send it again.") from None
     except (RuntimeError, NotImplementedError) as error:  # encrypted; an odd method
         raise ArchiveError(f"The archive cannot be read: {error}.") from None
-    return files
+    return list(files.values())
 
 
-def _members(body: bytes) -> Iterator[tuple[str, bytes]]:
+def _members(body: bytes) -> Iterator[_Member]:
     stream = io.BytesIO(body)
     if zipfile.is_zipfile(stream):
         return _from_zip(stream)
@@ -74,7 +77,7 @@ class _Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-def _from_tar(stream: _Readable) -> Iterator[tuple[str, bytes]]:
+def _from_tar(stream: _Readable) -> Iterator[_Member]:
     with tarfile.open(fileobj=_Counted(stream), mode="r|") as archive:
         for member in archive:
             if member.isdir():
@@ -84,22 +87,22 @@ def _from_tar(stream: _Readable) -> Iterator[tuple[str, bytes]]:
             _check_size(member.name, member.size)
             content = archive.extractfile(member)
             assert content is not None
-            yield member.name, content.read()
+            yield member.name, content.read(), bool(member.mode & stat.S_IXUSR)
 
 
-def _from_zip(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+def _from_zip(stream: IO[bytes]) -> Iterator[_Member]:
     with zipfile.ZipFile(stream) as archive:
         for member in archive.infolist():
             if member.is_dir():
                 continue
-            kind = member.external_attr >> 16 & 0o170000
-            if kind not in (0, 0o100000):
+            mode = member.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 raise ArchiveError(f"{member.filename!r} in the archive is no plain file.")
             with archive.open(member) as content:
                 # The size that the archive tells may be a lie: read one byte more than allowed.
                 data = content.read(MAX_FILE + 1)
             _check_size(member.filename, len(data))
-            yield member.filename, data
+            yield member.filename, data, bool(mode & stat.S_IXUSR)
 
 
 def _check_size(name: str, size: int) -> None:

@@ -162,8 +162,9 @@ def _describe(name: str, found: Spec | list[Problem], endpoint: Endpoint) -> dic
 
 def _save(name: str, body: bytes, author: str) -> Saved:
     files = unpack(body)
-    if SPEC_FILE in files and (found := problems(loads(files[SPEC_FILE], f"{name}/{SPEC_FILE}"))):
-        raise SpecError(found)
+    for text in (b"".join(file.read()) for file in files if file.path == SPEC_FILE):
+        if found := problems(loads(text, f"{name}/{SPEC_FILE}")):
+            raise SpecError(found)
     saved = _repository().save_files(name, files, author=author)
     if saved.changed:
         return Saved(project=name, commit=saved.commit, time=datetime.now(UTC), changed=True)

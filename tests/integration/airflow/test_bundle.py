@@ -49,7 +49,7 @@ def test_a_repository_may_appear_later(remote: Remote, open_bundle: Open) -> Non
 
     commit = remote.push({"b/tracklayer.yaml": spec("b")})
     bundle.refresh()
-    assert (stubs(bundle), version(bundle)) == (["a.py", "b.py"], commit)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py", "project-b.py"], commit)
 
 
 def test_an_empty_repository_has_no_projects(remote: Remote, open_bundle: Open) -> None:
@@ -63,13 +63,13 @@ def test_what_is_pushed_is_taken_over(remote: Remote, open_bundle: Open) -> None
     first = remote.push({"a/tracklayer.yaml": spec("a")})
     bundle = open_bundle()
     bundle.initialize()
-    assert (stubs(bundle), version(bundle)) == (["a.py"], first)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py"], first)
     second = remote.push({"b/tracklayer.yaml": spec("b"), "a": None})
     bundle.refresh()
-    assert (stubs(bundle), version(bundle)) == (["b.py"], second)
+    assert (stubs(bundle), version(bundle)) == (["project-b.py"], second)
     other = open_bundle()  # another process that has no memory of it
     other.initialize()
-    assert (stubs(other), version(other)) == (["b.py"], second)
+    assert (stubs(other), version(other)) == (["project-b.py"], second)
 
 
 def test_packed_branches_and_a_forced_push_are_seen(remote: Remote, open_bundle: Open) -> None:
@@ -83,10 +83,10 @@ def test_packed_branches_and_a_forced_push_are_seen(remote: Remote, open_bundle:
 
     git("pack-refs", "--all")
     bundle.refresh()
-    assert stubs(bundle) == ["a.py", "b.py"]
+    assert stubs(bundle) == ["project-a.py", "project-b.py"]
     git("update-ref", "refs/heads/main", first)
     bundle.refresh()
-    assert (stubs(bundle), version(bundle)) == (["a.py"], first)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py"], first)
 
 
 def test_looking_at_an_unchanged_repository_starts_no_process(
@@ -110,10 +110,10 @@ def test_any_remote_will_do(remote: Remote, open_bundle: Open, form: str) -> Non
     first = remote.push({"a/tracklayer.yaml": spec("a")})
     bundle = open_bundle(url=form.format(remote.url))
     bundle.initialize()
-    assert (stubs(bundle), version(bundle)) == (["a.py"], first)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py"], first)
     second = remote.push({"b/tracklayer.yaml": spec("b")})
     bundle.refresh()
-    assert (stubs(bundle), version(bundle)) == (["a.py", "b.py"], second)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py", "project-b.py"], second)
 
 
 def test_a_person_s_own_checkout_will_do_as_the_remote(
@@ -122,10 +122,10 @@ def test_a_person_s_own_checkout_will_do_as_the_remote(
     remote.push({"a/tracklayer.yaml": spec("a")})
     bundle = open_bundle(url=tmp_path / "remote" / "work")
     bundle.initialize()
-    assert stubs(bundle) == ["a.py"]
+    assert stubs(bundle) == ["project-a.py"]
     second = remote.push({"b/tracklayer.yaml": spec("b")})  # committed there first
     bundle.refresh()
-    assert (stubs(bundle), version(bundle)) == (["a.py", "b.py"], second)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py", "project-b.py"], second)
 
 
 def test_a_remote_that_is_away_hurts_nothing(
@@ -136,11 +136,11 @@ def test_a_remote_that_is_away_hurts_nothing(
     bundle.initialize()
     away = remote.url.rename(tmp_path / "away")
     bundle.refresh()
-    assert (stubs(bundle), version(bundle)) == (["a.py"], first)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py"], first)
     # A task of a run that was started before, and one whose worker has not seen the version yet.
     pinned = open_bundle(version=first)
     pinned.initialize()
-    assert stubs(pinned) == ["a.py"]
+    assert stubs(pinned) == ["project-a.py"]
     assert (Path(bundle.bare_repo_path) / "HEAD").exists(), "steps read their files there"
     away.rename(remote.url)
     second = remote.push({"b/tracklayer.yaml": spec("b")})
@@ -163,7 +163,7 @@ def test_a_damaged_clone_is_made_again(remote: Remote, open_bundle: Open, damage
             (bare / "HEAD").write_text("garbage")
     second = remote.push({"b/tracklayer.yaml": spec("b")})
     bundle.refresh()
-    assert (stubs(bundle), version(bundle)) == (["a.py", "b.py"], second)
+    assert (stubs(bundle), version(bundle)) == (["project-a.py", "project-b.py"], second)
 
 
 def test_a_damaged_repository_never_raises(remote: Remote, open_bundle: Open) -> None:
@@ -182,10 +182,10 @@ def test_a_pinned_version_is_as_it_was(remote: Remote, open_bundle: Open) -> Non
     pinned = open_bundle(version=first)
     pinned.initialize()
     assert pinned.is_initialized
-    assert (stubs(pinned), version(pinned)) == (["a.py", "b.py"], first)
+    assert (stubs(pinned), version(pinned)) == (["project-a.py", "project-b.py"], first)
     assert pinned.path.name == first
-    assert "description: new" not in (pinned.path / "a.py").read_text()
-    assert "description: new" in (tracked.path / "a.py").read_text()
+    assert "description: new" not in (pinned.path / "project-a.py").read_text()
+    assert "description: new" in (tracked.path / "project-a.py").read_text()
     assert pinned.path != tracked.path
 
 
@@ -195,14 +195,14 @@ def test_a_pinned_version_that_only_the_remote_has(remote: Remote, open_bundle: 
     second = remote.push({"b/tracklayer.yaml": spec("b")})
     pinned = open_bundle(version=second)
     pinned.initialize()
-    assert (stubs(pinned), version(pinned)) == (["a.py", "b.py"], second)
+    assert (stubs(pinned), version(pinned)) == (["project-a.py", "project-b.py"], second)
 
 
 def test_a_pinned_version_on_a_machine_that_has_nothing(remote: Remote, open_bundle: Open) -> None:
     commit = remote.push({"a/tracklayer.yaml": spec("a")})
     pinned = open_bundle(version=commit)
     pinned.initialize()
-    assert stubs(pinned) == ["a.py"]
+    assert stubs(pinned) == ["project-a.py"]
 
 
 def test_a_pinned_version_that_is_there_asks_nobody(
@@ -230,7 +230,7 @@ def test_what_a_killed_process_left_is_no_version(remote: Remote, open_bundle: O
     half.mkdir(parents=True)
     (half / "half.py").write_text("half of it")
     pinned.initialize()
-    assert stubs(pinned) == ["a.py"]
+    assert stubs(pinned) == ["project-a.py"]
     assert not half.exists()
 
 
@@ -252,4 +252,4 @@ def test_two_processes_may_want_the_same_version_at_once(remote: Remote, open_bu
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert stubs(open_bundle(version=commit)) == ["a.py"]
+    assert stubs(open_bundle(version=commit)) == ["project-a.py"]

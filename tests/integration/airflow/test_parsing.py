@@ -54,7 +54,7 @@ def test_nothing_that_a_user_pushed_is_ever_imported(
     commit = remote.link("stubs", "mine")
 
     errors = airflow.sync()
-    assert [Path(path).name for path in errors] == ["broken__error.py"]
+    assert [Path(path).name for path in errors] == ["project-broken__error.py"]
     run = airflow.trigger("mine")
     assert run.version == commit
     assert run.step("one") == "success"
@@ -62,12 +62,18 @@ def test_nothing_that_a_user_pushed_is_ever_imported(
 
     # Nothing of it lies where Airflow looks for Python, and the rest is in git's own form.
     tracked, pinned = open_bundle(), open_bundle(version=commit)
-    assert sorted(path.name for path in tracked.path.iterdir()) == ["broken__error.py", "mine.py"]
-    assert sorted(path.name for path in pinned.path.iterdir()) == ["broken__error.py", "mine.py"]
+    assert sorted(path.name for path in tracked.path.iterdir()) == [
+        "project-broken__error.py",
+        "project-mine.py",
+    ]
+    assert sorted(path.name for path in pinned.path.iterdir()) == [
+        "project-broken__error.py",
+        "project-mine.py",
+    ]
     for path in (*tracked.path.iterdir(), *pinned.path.iterdir()):
         assert not path.is_symlink()
     written = {path.name for path in storage.rglob("*.py")}
-    assert written == {"broken__error.py", "mine.py"}
+    assert written == {"project-broken__error.py", "project-mine.py"}
     found = importlib.util.find_spec("evil")
     assert found is None
 
@@ -129,7 +135,7 @@ def test_the_last_valid_version_of_a_broken_project_runs_with_its_own_files(
     assert airflow.sync() == {}
     # The spec is broken, and the data is another already.
     newest = remote.push({"p/tracklayer.yaml": text + "x: 1\n", "p/data/a": "broken"})
-    assert [Path(path).name for path in airflow.sync()] == ["p__error.py"]
+    assert [Path(path).name for path in airflow.sync()] == ["project-p__error.py"]
     run = airflow.trigger("p")
     assert run.version == newest
     assert run.step("fetch-d") == "success"

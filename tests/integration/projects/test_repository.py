@@ -12,6 +12,7 @@ import pytest
 
 from tracklayer.errors import ProjectError, SpecError
 from tracklayer.projects import Repository
+from tracklayer.projects.files import entry_from
 
 
 def text(name: str, *lines: str) -> str:
@@ -189,16 +190,19 @@ def test_a_cycle_is_refused(repository: Repository, tmp_path: Path) -> None:
     assert repository.projects()["b"] == text("b")
 
 
-def test_save_files(repository: Repository) -> None:
-    files = {"tracklayer.yaml": text("a").encode(), "train.py": b"print()\n"}
+def test_save_files(repository: Repository, bare: Path) -> None:
+    program = entry_from("tool.sh", b"#!/bin/sh\n", executable=True)
+    files = [program, entry_from("tracklayer.yaml", text("a").encode())]
     saved = repository.save_files("a", files, message="From the page")
     assert repository.projects() == {"a": text("a")}
     assert repository.history("a")[0].message == "From the page"
+    listed = git("ls-tree", saved.commit, "a/", cwd=bare)
+    assert [line.split()[0] for line in listed.splitlines()] == ["100755", "100644"]
     assert repository.save_files("a", files).commit == saved.commit
     with pytest.raises(SpecError, match="`name` is a, but the project is b"):
         repository.save_files("b", files)
     with pytest.raises(ProjectError, match="is not a path"):
-        repository.save_files("a", {**files, "../b/tracklayer.yaml": b""})
+        repository.save_files("a", [*files, entry_from("../b/tracklayer.yaml", b"")])
     assert repository.projects() == {"a": text("a")}
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from tracklayer.errors import SourceError
 from tracklayer.sources import Fetched, Progress, fetch
@@ -28,7 +36,7 @@ Behaviour = Callable[[Handler, int], None]
 class Server:
     """A server on a free port of loopback. ``behaviour`` gets the request and its number."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[dict[str, str]] = []
         self.behaviour: Behaviour = lambda request, _number: whole(request)
         outer = self
@@ -48,7 +56,10 @@ class Server:
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/data/train%20set.bin"
+        if tls:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.server.server_port}/data/train%20set.bin"
 
     def close(self) -> None:
         self.server.shutdown()
@@ -116,6 +127,46 @@ def test_fetched_once_and_then_from_the_store(server: Server, store: Store, tmp_
     assert again == first._replace(cached=True)
     assert len(server.requests) == 1
     assert server.requests[0]["Accept-Encoding"] == "identity"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """A certificate that vouches for itself and for 127.0.0.1; its key is in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "authority.pem"
+    plain = serialization.NoEncryption()
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    return file
+
+
+def test_a_server_is_trusted_by_its_certificate(
+    authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority)
+    server = Server(context)
+    try:
+        with pytest.raises(SourceError, match=r"\(try 1\).*CERTIFICATE_VERIFY_FAILED"):
+            download(server, tmp_path / "unknown")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        download(server, tmp_path / "known")
+        assert len(server.requests) == 1
+    finally:
+        server.close()
 
 
 def test_503_then_ok(server: Server, tmp_path: Path) -> None:

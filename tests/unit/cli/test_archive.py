@@ -33,6 +33,14 @@ def test_a_folder_without_what_it_ignores(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_a_program_stays_one(tmp_path):
+    (tmp_path / "plain").write_text("")
+    (tmp_path / "run.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "run.sh").chmod(0o755)
+    with tarfile.open(fileobj=io.BytesIO(pack(tmp_path))) as archive:
+        assert {m.name: m.mode & 0o111 for m in archive} == {"plain": 0, "run.sh": 0o111}
+
+
 def test_a_link_out_of_the_folder_is_refused(tmp_path):
     (tmp_path / "p").mkdir()
     (tmp_path / "secret").write_text("s")

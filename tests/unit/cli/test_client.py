@@ -59,12 +59,15 @@ def test_a_run_whose_answer_was_lost_is_not_started_twice(server, platform):
 
 
 def test_only_the_import_errors_of_the_project_count(server, platform):
-    files = ["/b/p.py", "p__error.py", "/b/pp.py", "/b/p-2.py"]
+    files = ["/b/project-p.py", "project-p__error.py", "/b/project-pp.py", "/b/project-p-2.py"]
     server.answers["GET /api/v2/importErrors"] = (
         200,
         {"import_errors": [{"filename": name} for name in files]},
     )
-    assert [e["filename"] for e in platform.import_errors("p")] == ["/b/p.py", "p__error.py"]
+    assert [e["filename"] for e in platform.import_errors("p")] == [
+        "/b/project-p.py",
+        "project-p__error.py",
+    ]
 
 
 def test_a_step_that_has_not_started_has_no_log(server, platform, step):

@@ -50,6 +50,22 @@ def test_what_is_no_token(tmp_path, content, message):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://platform.example", True),
+        ("https://platform.example", False),
+        ("http://127.0.0.1:1", False),
+    ],
+)
+def test_a_token_in_the_clear_is_warned_of(monkeypatch, capsys, url, warned):
+    monkeypatch.setenv("TRACKLAYER_TOKEN", "of-env")
+    connect(url, None)
+    said = capsys.readouterr().err
+    assert ("is not encrypted" in said) == warned
+    assert "of-env" not in said
+
+
 def test_what_is_no_address():
     with pytest.raises(PlatformError, match="'localhost:8080' is no address"):
         connect("localhost:8080", None)

@@ -151,7 +151,11 @@ def test_push_tells_what_airflow_makes_of_it(remote, server, here):
     remote("new", "a")
     saved(server)
     trace = "Traceback\n  File x\nSpecError: a/tracklayer.yaml:1:1: no\n"
-    error = {"filename": "a__error.py", "timestamp": "2026-01-01T00:00:01Z", "stack_trace": trace}
+    error = {
+        "filename": "project-a__error.py",
+        "timestamp": "2026-01-01T00:00:01Z",
+        "stack_trace": trace,
+    }
     old = error | {"timestamp": "2025-12-31T23:59:59Z", "stack_trace": "long ago"}
     server.answers["GET /api/v2/importErrors"] = (200, {"import_errors": [old, error]})
     code, _, err = remote("push", "a")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tracklayer.errors import ProjectError
-from tracklayer.projects.files import MAX_FILE, MAX_FILES, Entry, entries_from, entries_of
+from tracklayer.projects.files import MAX_FILE, MAX_FILES, Entry, checked, entries_of, entry_from
 from tracklayer.projects.git import Git
 
 
@@ -111,7 +111,7 @@ def test_all_files_together_are_limited(folder: Path, git: Git) -> None:
     with pytest.raises(ProjectError, match="The project has 225 MiB; it may have 200"):
         entries_of(folder, git)
     with pytest.raises(ProjectError, match=f"{MAX_FILES + 1} files"):
-        entries_from({f"f{number}": b"" for number in range(MAX_FILES + 1)})
+        checked([entry_from(f"f{number}", b"") for number in range(MAX_FILES + 1)])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
@@ -140,7 +140,7 @@ def test_an_unreadable_file_is_named(folder: Path, git: Git) -> None:
 )
 def test_paths_that_leave_the_folder_are_refused(path: str) -> None:
     with pytest.raises(ProjectError, match="is not a path"):
-        entries_from({path: b""})
+        checked([entry_from(path, b"")])
 
 
 def test_a_file_that_grows_meanwhile_is_noticed(folder: Path, git: Git) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_a_pinned_stub_says_where_the_files_are() -> None:
 def test_a_stub_has_the_words_that_airflow_looks_for(remote: Remote, folder: Path) -> None:
     commit = remote.push({"a/tracklayer.yaml": valid("a"), "b/tracklayer.yaml": "name: B\n"})
     write_stubs(remote.repository, commit, folder)
-    assert names(folder) == ["a.py", "b__error.py"]
+    assert names(folder) == ["project-a.py", "project-b__error.py"]
     for path in folder.iterdir():
         content = path.read_bytes().lower()
         assert b"dag" in content, path
@@ -123,7 +124,7 @@ def test_a_file_changes_only_with_its_project(remote: Remote, folder: Path) -> N
     files = {"a/tracklayer.yaml": valid("a"), "b/tracklayer.yaml": crlf, "c/tracklayer.yaml": "x"}
     write_stubs(remote.repository, remote.push(files), folder)
     first = inodes()
-    assert sorted(first) == ["a.py", "b.py", "c__error.py"]
+    assert sorted(first) == ["project-a.py", "project-b.py", "project-c__error.py"]
 
     write_stubs(remote.repository, remote.push({"README.md": "of all projects\n"}), folder)
     assert inodes() == first
@@ -131,12 +132,12 @@ def test_a_file_changes_only_with_its_project(remote: Remote, folder: Path) -> N
     # Runs are to use the new files: by the change of its stub Airflow learns of the commit.
     write_stubs(remote.repository, remote.push({"a/train.py": "print(1)\n"}), folder)
     second = inodes()
-    assert {name for name in first if first[name] != second[name]} == {"a.py"}
+    assert {name for name in first if first[name] != second[name]} == {"project-a.py"}
 
     changed = valid("a", "description: new")
     write_stubs(remote.repository, remote.push({"a/tracklayer.yaml": changed}), folder)
-    assert embedded((folder / "a.py").read_bytes()) == changed
-    assert {name for name in first if second[name] != inodes()[name]} == {"a.py"}
+    assert embedded((folder / "project-a.py").read_bytes()) == changed
+    assert {name for name in first if second[name] != inodes()[name]} == {"project-a.py"}
 
 
 def test_the_same_commit_gives_the_same_bytes_in_any_process(
@@ -169,7 +170,7 @@ def test_a_removed_project_loses_its_stub(remote: Remote, folder: Path) -> None:
     write_stubs(remote.repository, commit, folder)
     (folder / "stray.py").write_text("raise SystemExit\n")
     write_stubs(remote.repository, remote.push({"b": None}), folder)
-    assert names(folder) == ["a.py"]
+    assert names(folder) == ["project-a.py"]
     write_stubs(remote.repository, remote.push({"a": None, "x": "x"}), folder)
     assert names(folder) == []
 
@@ -185,36 +186,36 @@ def test_a_broken_spec_says_where_and_its_last_valid_version_stays(
 ) -> None:
     good = remote.push({"a/tracklayer.yaml": valid("a"), "b/tracklayer.yaml": valid("b")})
     write_stubs(remote.repository, good, folder)
-    before = (folder / "b.py").stat().st_ino
+    before = (folder / "project-b.py").stat().st_ino
     remote.push({"a/train.py": "print(1)\n"})
     # The project's files come from the last commit whose spec was valid, the newest of them.
     last = remote.push({"a/other.py": "print(2)\n"})
     commit = remote.push({"a/tracklayer.yaml": valid("a", "tmplate: x", "deploy: {replicas: 0}")})
     write_stubs(remote.repository, commit, folder)
 
-    assert names(folder) == ["a.py", "a__error.py", "b.py"]
-    error, last_line = raised(folder / "a__error.py")
+    assert names(folder) == ["project-a.py", "project-a__error.py", "project-b.py"]
+    error, last_line = raised(folder / "project-a__error.py")
     assert [(p.file, p.line, p.column) for p in error.problems] == [
         ("a/tracklayer.yaml", 4, 1),
         ("a/tracklayer.yaml", 5, 20),
     ]
     assert "tmplate" in str(error)
     assert "a/tracklayer.yaml:5:20: " in last_line
-    stub = (folder / "a.py").read_text()
+    stub = (folder / "project-a.py").read_text()
     assert embedded(stub.encode()) == valid("a")
     assert f"commit='{last}'" in stub
-    assert (folder / "b.py").stat().st_ino == before
+    assert (folder / "project-b.py").stat().st_ino == before
 
     write_stubs(remote.repository, remote.push({"a/tracklayer.yaml": valid("a")}), folder)
-    assert names(folder) == ["a.py", "b.py"]
-    assert "commit=" not in (folder / "a.py").read_text()
+    assert names(folder) == ["project-a.py", "project-b.py"]
+    assert "commit=" not in (folder / "project-a.py").read_text()
 
 
 def test_the_last_line_of_the_trace_has_the_place(remote: Remote, folder: Path) -> None:
     """A list of errors shows that line and no other."""
     commit = remote.push({"a/tracklayer.yaml": valid("a", "descripton: x")})
     write_stubs(remote.repository, commit, folder)
-    _, last_line = raised(folder / "a__error.py")
+    _, last_line = raised(folder / "project-a__error.py")
     assert "a/tracklayer.yaml:4:1: " in last_line
     assert "Did you mean `description`?" in last_line
 
@@ -235,8 +236,8 @@ def test_a_spec_that_never_was_valid_has_only_its_error(
     remote: Remote, folder: Path, spec: str | bytes, said: str
 ) -> None:
     write_stubs(remote.repository, remote.push({"a/tracklayer.yaml": spec}), folder)
-    assert names(folder) == ["a__error.py"]
-    assert said in str(raised(folder / "a__error.py")[0])
+    assert names(folder) == ["project-a__error.py"]
+    assert said in str(raised(folder / "project-a__error.py")[0])
 
 
 def test_a_last_valid_version_must_still_have_its_template(
@@ -249,18 +250,18 @@ def test_a_last_valid_version_must_still_have_its_template(
     remote.push({"a/tracklayer.yaml": "name: a\ntemplate: mine@1\n"})
     commit = remote.push({"a/tracklayer.yaml": "name: a\ntemplate: mine@1\nx: 1\n"})
     write_stubs(remote.repository, commit, folder)
-    assert names(folder) == ["a.py", "a__error.py"]
+    assert names(folder) == ["project-a.py", "project-a__error.py"]
     template.unlink()
     check._template.cache_clear()
     write_stubs(remote.repository, commit, folder)
-    assert names(folder) == ["a__error.py"]
+    assert names(folder) == ["project-a__error.py"]
 
 
 def test_two_projects_of_one_name(remote: Remote, folder: Path) -> None:
     commit = remote.push({"a/tracklayer.yaml": valid("a"), "b/tracklayer.yaml": valid("a")})
     write_stubs(remote.repository, commit, folder)
-    assert names(folder) == ["a.py", "b__error.py"]
-    assert "Two projects of one name" in str(raised(folder / "b__error.py")[0])
+    assert names(folder) == ["project-a.py", "project-b__error.py"]
+    assert "Two projects of one name" in str(raised(folder / "project-b__error.py")[0])
 
 
 def test_projects_that_wait_for_each_other(remote: Remote, folder: Path) -> None:
@@ -276,13 +277,19 @@ def test_projects_that_wait_for_each_other(remote: Remote, folder: Path) -> None
         }
     )
     write_stubs(remote.repository, commit, folder)
-    assert names(folder) == ["a.py", "a__error.py", "b.py", "b__error.py", "c.py"]
+    assert names(folder) == [
+        "project-a.py",
+        "project-a__error.py",
+        "project-b.py",
+        "project-b__error.py",
+        "project-c.py",
+    ]
     for name in "ab":
-        error, last_line = raised(folder / f"{name}__error.py")
+        error, last_line = raised(folder / f"project-{name}__error.py")
         assert f"{name}/tracklayer.yaml:4:" in last_line
         assert "wait for each other" in str(error)
         # Not the text of now: each of the two would set off the other for ever.
-        assert embedded((folder / f"{name}.py").read_bytes()) == valid(name)
+        assert embedded((folder / f"project-{name}.py").read_bytes()) == valid(name)
 
 
 STRANGE = [
@@ -308,14 +315,24 @@ STRANGE = [
 ]
 
 
+def test_no_import_finds_a_project(
+    remote: Remote, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = remote.push({"nosuchpackage/tracklayer.yaml": valid("nosuchpackage")})
+    write_stubs(remote.repository, commit, folder)
+    assert names(folder) == ["project-nosuchpackage.py"]
+    monkeypatch.syspath_prepend(folder)
+    assert importlib.util.find_spec("nosuchpackage") is None
+
+
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_folder_is_one_red_project(remote: Remote, folder: Path, name: str) -> None:
     commit = remote.push({"good/tracklayer.yaml": valid("good"), f"{name}/tracklayer.yaml": "x: 1"})
     write_stubs(remote.repository, commit, folder)
     found = names(folder)
     assert len(found) == 2
-    assert "good.py" in found
-    (error,) = [path for path in folder.iterdir() if path.name != "good.py"]
+    assert "project-good.py" in found
+    (error,) = [path for path in folder.iterdir() if path.name != "project-good.py"]
     assert error.name.endswith("__error.py")
     assert error.name.isascii()
     trace, last_line = raised(error)
@@ -347,22 +364,22 @@ def test_the_name_of_a_folder_is_never_code(
 def test_a_line_break_in_a_folder_hurts_no_other_project(remote: Remote, folder: Path) -> None:
     files = {"good/tracklayer.yaml": valid("good"), "line\nbreak/tracklayer.yaml": "x: 1"}
     write_stubs(remote.repository, remote.push(files), folder)
-    assert "good.py" in names(folder)
+    assert "project-good.py" in names(folder)
 
 
 def test_a_name_that_is_not_unicode_hurts_no_other_project(remote: Remote, folder: Path) -> None:
     files = {"good/tracklayer.yaml": valid("good"), os.fsdecode(b"\xff/tracklayer.yaml"): "x: 1"}
     write_stubs(remote.repository, remote.push(files), folder)
     assert len(names(folder)) == 2
-    assert "good.py" in names(folder)
-    (error,) = [path for path in folder.iterdir() if path.name != "good.py"]
+    assert "project-good.py" in names(folder)
+    (error,) = [path for path in folder.iterdir() if path.name != "project-good.py"]
     str(raised(error)[0]).encode()  # as Airflow's database stores it
 
 
 def test_what_only_looks_like_code_stays_text(remote: Remote, folder: Path) -> None:
     spec = valid("a", r'description: "__import__(\"os\") \\ \u2028 é"', "# {{ ds }} {% if %} '''")
     write_stubs(remote.repository, remote.push({"a/tracklayer.yaml": spec}), folder)
-    assert embedded((folder / "a.py").read_bytes()) == spec
+    assert embedded((folder / "project-a.py").read_bytes()) == spec
 
 
 def test_stubs_are_read_alike_whatever_the_locale(
@@ -380,4 +397,4 @@ write_stubs(repository, {commit!r}, Path({str(folder)!r}))
     # No UTF-8 mode, no coercion of the C locale: as under a locale of another encoding.
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
-    assert embedded((folder / "a.py").read_bytes()) == spec
+    assert embedded((folder / "project-a.py").read_bytes()) == spec

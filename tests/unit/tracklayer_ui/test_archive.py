@@ -46,7 +46,21 @@ def made_zip(members):
     ids=["tar", "tar.gz", "zip", "dotted"],
 )
 def test_every_form_gives_the_same_files(body):
-    assert unpack(body) == FILES
+    assert {file.path: file.content for file in unpack(body)} == FILES
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_a_program_stays_one(form):
+    if form == "tar":
+        program = tarfile.TarInfo("run.sh")
+        program.mode = 0o755
+        body = made_tar([(program, b"#!"), ("plain", b"")])
+    else:
+        program = zipfile.ZipInfo("run.sh")
+        program.external_attr = (stat.S_IFREG | 0o755) << 16
+        body = made_zip([(program, b"#!"), ("plain", b"")])
+    modes = {file.path: file.mode for file in unpack(body)}
+    assert modes == {"run.sh": "100755", "plain": "100644"}
 
 
 def special(kind, name="x", target=""):
