@@ -44,7 +44,7 @@ def test_the_demo_can_be_interrupted_at_any_moment(platform: Platform, moment: s
         said += demo.stdout.read()
     assert demo.returncode == 130, said
     assert "Interrupted. Still running: " in said
-    assert "`tracklayer down` stops them." in said
+    assert "tracklayer down` stops them." in said
     assert "Traceback" not in said
     healthy = platform.json("status")["processes"]
     assert {found["state"] for found in healthy} == {"RUNNING"}

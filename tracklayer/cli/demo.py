@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracklayer.cli.options import Json, connect
@@ -58,7 +60,8 @@ def _demo(output: Output) -> None:
         *summary["addresses"],
         f"Endpoint  {summary['endpoint']}",
         "",
-        f"Ask it again: `tracklayer predict {name} {request}`. Stop all: `tracklayer down`.",
+        f"Ask it again: `{_program()} predict {name} {_near(request)}`",
+        f"Stop all:     `{_program()} down`",
     )
 
 
@@ -84,11 +87,22 @@ def _steps(outcome: Outcome) -> Any:
     return view
 
 
+def _program() -> str:
+    """What starts this program when it is typed here: not everybody has it on the PATH."""
+    return "tracklayer" if shutil.which("tracklayer") else _near(Path(sys.argv[0]))
+
+
+def _near(path: Path) -> str:
+    """A path as a person here would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 def _what_still_runs() -> str:
     from tracklayer import platform
 
     running = [found.name for found in platform.status() if found.pid]
     if not running:
-        return "Interrupted. Nothing of the platform runs; `tracklayer demo` begins again."
+        return f"Interrupted. Nothing of the platform runs; `{_program()} demo` begins again."
     names = ", ".join(running)
-    return f"Interrupted. Still running: {names}. `tracklayer down` stops them."
+    return f"Interrupted. Still running: {names}. `{_program()} down` stops them."
