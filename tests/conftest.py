@@ -6,18 +6,24 @@ platform of the person who runs it.
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tracklayer.projects import Repository
 from tracklayer.settings import settings
+
+FreePorts = Callable[[int], list[int]]
 
 _ROOT = pytest.StashKey[Path]()
 
@@ -46,6 +52,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave nothing behind."""
     shutil.rmtree(config.stash[_ROOT], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> FreePorts:
+    """So many ports of loopback that nobody has, and that nobody was given before.
+
+    They are below those that the system gives to whoever wants any (ip(7)): one of them could be
+    taken for a connection before its server is started, or while it is started again.
+    """
+    candidates = iter(random.sample(range(20_000, 32_000), 12_000))
+
+    def free(port: int) -> bool:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return True
+        return False
+
+    return lambda count: list(itertools.islice(filter(free, candidates), count))
 
 
 class Remote:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import onnx
@@ -26,6 +24,9 @@ from onnx import TensorProto, helper
 
 from tracklayer.settings import Settings
 from tracklayer.tracking import ModelVersion, Tracking
+
+if TYPE_CHECKING:
+    from tests.conftest import FreePorts
 
 Data = dict[str, Any]
 T = TypeVar("T")
@@ -105,10 +106,10 @@ class Platform:
     planted = "planted-5f0c1b7e9a3d4486"
     """A secret of the person who starts the platform, in two variables."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: list[int]) -> None:
         self.home = folder / "home"
         self.templates = folder / "templates"
-        self.ports = dict(zip(("airflow", "mlflow", "gateway"), _free_ports(3), strict=True))
+        self.ports = dict(zip(("airflow", "mlflow", "gateway"), ports, strict=True))
         self.mlflow = Mlflow(self.url("mlflow"))
         self._clone = folder / "clone"
         self._airflow = httpx.Client(base_url=self.url("airflow"), timeout=60, trust_env=False)
@@ -349,19 +350,11 @@ def _times(factor: float) -> bytes:
     return content
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Iterator[Platform]:
     """The platform, which is up. At the end it is down, and nothing of it is left."""
     folder = tmp_path_factory.mktemp("e2e")
-    found = Platform(folder)
+    found = Platform(folder, free_ports(3))
     found.templates.mkdir()
     for name, text in _TEMPLATES.items():
         (found.templates / name).write_text(text)

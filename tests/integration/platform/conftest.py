@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import psutil
@@ -24,19 +24,13 @@ from tracklayer.runtimes.orphans import end_marked, marked
 from tracklayer.runtimes.supervisor import MARK
 from tracklayer.settings import Settings, settings
 
+if TYPE_CHECKING:
+    from tests.conftest import FreePorts
+
 _PROGRAMS = {"mlflow", "gateway", "api-server", "dag-processor", "scheduler"}
 _PORTS = ("AIRFLOW", "MLFLOW", "GATEWAY")
 _PLANTED = "planted-secret-of-this-test"
 _COMMAND = "import sys; from tracklayer.cli.main import run; sys.argv[0] = 'tracklayer'; run()"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody has, all of them different."""
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [server.getsockname()[1] for server in servers]
 
 
 class Platform:
@@ -45,9 +39,9 @@ class Platform:
     programs = _PROGRAMS
     planted = _PLANTED
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, ports: list[int]) -> None:
         self.home = root / "home"
-        self.ports = dict(zip(_PORTS, _free_ports(3), strict=True))
+        self.ports = dict(zip(_PORTS, ports, strict=True))
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")},
             "TRACKLAYER_HOME": str(self.home),
@@ -194,10 +188,10 @@ def _program(process: psutil.Process) -> str:
 
 
 @pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
+def platform(free_ports: FreePorts) -> Iterator[Platform]:
     root = Path(tempfile.mkdtemp(prefix="tl-"))  # short, for the sake of the sockets' paths
     before = os.environ.get("XDG_RUNTIME_DIR")
-    made = Platform(root)
+    made = Platform(root, free_ports(3))
     mark = made.mark
     yield made
     end_marked(MARK, mark, grace=5)

@@ -35,6 +35,8 @@ def interrupt(platform: Platform, moment: Callable[[str], bool]) -> str:
         said += line
         if moment(line):
             break
+    else:
+        pytest.fail(f"`up` ended before: {said}{platform.logs()}")
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said + rest

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,9 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import FreePorts
 
 PASSWORDS = {"ann": "of-ann", "vera": "of-vera"}  # an administrator, and one who may only look
 
@@ -42,10 +45,10 @@ class Web:
 
 
 @pytest.fixture(scope="session")
-def web() -> Iterator[Web]:
+def web(free_ports: FreePorts) -> Iterator[Web]:
     # Short, since the sockets under it may have 107 bytes.
     root = Path(tempfile.mkdtemp(prefix="tl-"))
-    port, gateway_port = _free_port(), _free_port()
+    port, gateway_port = free_ports(2)
     home, airflow = root / "home", root / "airflow"
     for folder in (home, airflow / "dags", airflow / "plugins"):
         folder.mkdir(parents=True)
@@ -91,11 +94,6 @@ def web() -> Iterator[Web]:
             for process in started:
                 process.wait(30)
             shutil.rmtree(root)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from tracklayer.tracking.server import command
+
+if TYPE_CHECKING:
+    from tests.conftest import FreePorts
 
 
 def start(home: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -34,13 +37,6 @@ def start(home: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     pytest.fail(log.read_text())
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the server keeps everything."""
@@ -48,9 +44,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(home: Path) -> Iterator[str]:
+def server(home: Path, free_ports: FreePorts) -> Iterator[str]:
     """The address of a real MLflow server on SQLite."""
-    port = free_port()
+    (port,) = free_ports(1)
     process = start(home, port, home.with_name("log"))
     yield f"http://127.0.0.1:{port}"
     process.terminate()
