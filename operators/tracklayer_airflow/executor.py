@@ -12,6 +12,7 @@ is.
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -92,7 +93,13 @@ class PromptLocalExecutor(LocalExecutor):
         for module in _NEEDED:
             import_module(module)
         _end_left_workers()
-        super().start()
+        # A worker would inherit the scheduler's handler, which does nothing there: told to end, an
+        # idle one would stay, and a scheduler that waits for it at its own end would too.
+        handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            super().start()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         url = make_url(conf.get("database", "sql_alchemy_conn"))
         if url.get_backend_name() == "sqlite" and url.database:
             self._database = sqlite3.connect(f"file:{url.database}?mode=ro", uri=True, timeout=30)

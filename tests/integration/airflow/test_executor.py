@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import threading
 import time
@@ -216,6 +217,21 @@ def queue_asset(dag: str) -> None:
         session.add(asset)
         session.flush()
         session.add(AssetDagRunQueue(target_dag_id=dag, asset_id=asset.id))
+
+
+def test_an_idle_worker_ends_when_it_is_told_to(executor: _Executor) -> None:
+    # The scheduler has a handler by the time it starts its executor.
+    executor.end()
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        executor.start()
+        (worker,) = executor.workers.values()
+        worker.terminate()
+        worker.join(10)
+        assert worker.exitcode == -signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_run_of_this_moment_is_not_in_the_future(executor: _Executor) -> None:
