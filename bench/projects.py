@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -67,8 +68,7 @@ def run(options: Options) -> list[Row]:
         except NotMeasuredError as error:
             missing[_FACTORY] = str(error)
         measures: dict[str, Measure] = {
-            name: lambda side=side: _visible(settings, side, count)  # type: ignore[misc]
-            for name, side in sides.items()
+            name: partial(_visible, settings, side, count) for name, side in sides.items()
         }
         samples, failed = interleaved(options.pairs or 3, measures)
     missing |= failed

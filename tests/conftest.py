@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Never
 
 import pytest
 
@@ -69,6 +70,18 @@ def free_ports() -> FreePorts:
         return False
 
     return lambda count: list(itertools.islice(filter(free, candidates), count))
+
+
+@pytest.fixture(scope="session")
+def give_up() -> Callable[[str], Never]:
+    """End a test for want of what it names: a person's machine may lack it, ``.ci/run`` may not."""
+
+    def end(lack: str) -> Never:
+        if os.environ.get("CI"):
+            pytest.fail(lack)
+        pytest.skip(lack)
+
+    return end
 
 
 class Remote:

@@ -90,6 +90,8 @@ class ProjectBundle(GitDagBundle):
         except Exception as error:  # noqa: BLE001
             log.error("Cannot read the repository of projects", url=self.repo_url, error=str(error))
 
+    # BaseDagBundle, by which Airflow calls it, allows for None; GitDagBundle always has a version,
+    # or raises, which would blind every project.
     def get_current_version(self) -> BundleVersion | None:  # type: ignore[override]
         """The commit of the stubs; None while the repository cannot be read."""
         return BundleVersion(version=self._commit) if self._commit else None

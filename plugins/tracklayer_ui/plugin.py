@@ -13,7 +13,8 @@ class TracklayerPlugin(AirflowPlugin):
 
     name = "tracklayer"
 
-    # Airflow loads its plugins in every process, but only the web server asks for this.
+    # Airflow loads its plugins in every process, but only the web server asks for this: a property
+    # in place of the list that the base class declares, so that the others do not build it.
     @cached_property
     def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
         """The HTTP API under ``/tracklayer``."""

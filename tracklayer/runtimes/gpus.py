@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
+def visible_gpus(
+    environment: Mapping[str, str] | None = None, devices: Path = Path("/dev")
+) -> list[str]:
     """Names of the NVIDIA devices as ``CUDA_VISIBLE_DEVICES`` takes them.
 
     That variable limits them; else the device files are counted, else ``nvidia-smi`` is asked.
@@ -18,8 +20,8 @@ def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
     chosen = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    devices = [p for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
-    return [str(number) for number in range(len(devices) or _listed())]
+    files = [p for p in devices.glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
+    return [str(number) for number in range(len(files) or _listed())]
 
 
 def _listed() -> int:

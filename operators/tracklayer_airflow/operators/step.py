@@ -18,6 +18,7 @@ from tracklayer.settings import settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     from tracklayer.spec import Spec
     from tracklayer.tracking import RunRecord, Tracking
@@ -149,7 +150,8 @@ class StepOperator(BaseOperator):
                 ) from None
 
     def _bundle(self, context: Context) -> ProjectBundle:
-        return cast("ProjectBundle", context["ti"].bundle_instance)  # type: ignore[attr-defined]
+        # The protocol that a context declares for it has less than every task instance has.
+        return cast("ProjectBundle", cast("RuntimeTaskInstance", context["ti"]).bundle_instance)
 
     def line_logger(self) -> Callable[[str], None]:
         """A function that writes one line of a program's output into the task's log."""

@@ -52,7 +52,7 @@ def unpack(body: bytes) -> list[Entry]:
             files[path] = entry_from(path, content, executable=executable)
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
         raise ArchiveError(f"The archive is damaged: {error}.", hint="Send it again.") from None
-    except (RuntimeError, NotImplementedError) as error:  # encrypted; an odd method
+    except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, a rare method
         raise ArchiveError(f"The archive cannot be read: {error}.") from None
     return list(files.values())
 

@@ -60,10 +60,19 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Environment]:
-    def built(*requirements: str, **more: str) -> Environment:
-        python = more.pop("python", f"{sys.version_info.major}.{sys.version_info.minor}")
-        environments = tmp_path / "environments"
-        return prepare(requirements, python=python, environments=environments, **more)  # type: ignore[arg-type]
+    def built(
+        *requirements: str,
+        python: str = f"{sys.version_info.major}.{sys.version_info.minor}",
+        torch_backend: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Environment:
+        return prepare(
+            requirements,
+            python=python,
+            environments=tmp_path / "environments",
+            torch_backend=torch_backend,
+            on_line=on_line,
+        )
 
     return built
 
@@ -243,10 +252,12 @@ def test_the_indexs_password_is_shown_nowhere(
 
 
 def test_cuda_packages_without_an_accelerator_are_not_taken(
-    wheels: Path, build: Callable[..., Environment], tmp_path: Path
+    wheels: Path,
+    build: Callable[..., Environment],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if accelerator.present():
-        pytest.skip("this machine has an accelerator")
+    monkeypatch.setattr(accelerator, "present", lambda: False)  # this machine may have one
     wheel(wheels, "nvidia_nccl", "13.4")
     wheel(wheels, "torch", "9.0", requires="nvidia-nccl")
     wheel(wheels, "boost", requires="nvidia-nccl")

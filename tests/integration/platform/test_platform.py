@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import httpx
 import psutil
@@ -69,12 +69,14 @@ def test_nothing_but_an_error_when_git_is_missing(platform: Platform, tmp_path: 
     assert not platform.processes()
 
 
-def test_nothing_but_an_error_when_the_home_has_no_space(platform: Platform) -> None:
+def test_nothing_but_an_error_when_the_home_has_no_space(
+    platform: Platform, give_up: Callable[[str], Never]
+) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tl-full-"))
     try:
         mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
         if os.getuid() or subprocess.run(mount, check=False).returncode:
-            pytest.skip("only root can make a small disk here")
+            give_up("only root can make a small disk here")
         try:
             (folder / "full").write_bytes(b"x" * 1024 * 1020)
             for home in (folder, folder / "home"):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -74,9 +75,9 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     code = tmp_path / "code"
     code.mkdir()
 
-    def made(script: str, **more: object) -> Job:
+    def made(script: str, **more: Any) -> Job:
         (code / "train.py").write_text(script)
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "name": "digits-1-train",
             "folder": tmp_path / "job",
             "argv": ["-S", "train.py"],
@@ -85,7 +86,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Job]]:
             "timeout": 60,
             "grace": 1,
         }
-        return Job(**(values | more))  # type: ignore[arg-type]
+        return Job(**(values | more))
 
     yield made
     assert marked("TRACKLAYER_JOB", str(tmp_path / "job")) == []

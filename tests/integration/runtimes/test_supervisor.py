@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -33,15 +34,15 @@ class Place:
         self.config = root / "config with space"
         self.supervisor = Supervisor(self.config, self.socket, root / "logs")
 
-    def program(self, name: str = "web", code: str = SLEEP, **more: object) -> Program:
-        values: dict[str, object] = {
+    def program(self, name: str = "web", code: str = SLEEP, **more: Any) -> Program:
+        values: dict[str, Any] = {
             "name": name,
             "argv": [sys.executable, "-S", "-c", code],
             "logfile": self.root / "logs" / f"{name}.log",
             "startsecs": 0,
             "stopwaitsecs": 2,
         }
-        return Program(**(values | more))  # type: ignore[arg-type]
+        return Program(**(values | more))
 
     def status(self, name: str = "web") -> ServiceStatus:
         return next(s for s in self.supervisor.status() if s.name == name)

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Never
 
 import psutil
 import pytest
@@ -113,9 +115,9 @@ def test_a_host_that_lacks_everything(tmp_path: Path) -> None:
         assert part in message
 
 
-def test_a_host_that_cannot_be_reached(tmp_path: Path) -> None:
+def test_a_host_that_cannot_be_reached(tmp_path: Path, give_up: Callable[[str], Never]) -> None:
     if not shutil.which("ssh"):
-        pytest.skip("there is no ssh here")
+        give_up("there is no ssh here")
     away = LOCAL.model_copy(update={"connection": "ssh", "port": 1, "user": "nobody"})
     with pytest.raises(AnsibleError, match=r"127\.0\.0\.1 cannot be reached.*Look at the host"):
         run_playbook(CONFIGURE, hosts=[away], private_data_dir=tmp_path / "run")

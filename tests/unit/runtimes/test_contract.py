@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,13 +11,13 @@ from tracklayer.runtimes.contract import Tree, arguments, variables
 from tracklayer.runtimes.job import Job
 
 
-def job(tmp_path: Path, **more: object) -> Job:
+def job(tmp_path: Path, **more: Any) -> Job:
     data = tmp_path / "data"
     data.mkdir(exist_ok=True)
     (data / "a.csv").write_text("1,2\n")
     single = tmp_path / "one.txt"
     single.write_text("one")
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "name": "digits-train",
         "folder": tmp_path / "job",
         "argv": ["train.py"],
@@ -24,7 +25,7 @@ def job(tmp_path: Path, **more: object) -> Job:
         "hyperparameters": {"epochs": 5, "learning-rate": 0.001, "b": True, "loss": "mse"},
         "gpus": 0,
     }
-    return Job(**(values | more))  # type: ignore[arg-type]
+    return Job(**(values | more))
 
 
 def test_the_tree_is_sagemakers(tmp_path: Path) -> None:

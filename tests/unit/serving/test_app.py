@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import orjson
@@ -26,7 +26,7 @@ def use(
     async def run() -> None:
         service = Service("m", "3", load(folder))
         application = Application(service, Limits(**limits))
-        transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(cast(Any, application))
         async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
             await test(client, application, service)
 
