@@ -29,7 +29,6 @@ from sqlalchemy.sql.functions import now
 
 from tracklayer.runtimes.orphans import marked
 from tracklayer.runtimes.supervisor import MARK
-from tracklayer_airflow.dag import OPERATORS
 
 # What a task imports. Tasks are forked from the workers and those from the scheduler, so that what
 # is imported here is imported once and not in every task.
@@ -44,8 +43,7 @@ _NEEDED = (
     "tracklayer.targets",
     "tracklayer.tools.terraform",
     "tracklayer.tracking",
-    "tracklayer_airflow.bundle",
-    *sorted({path.partition(":")[0] for path in OPERATORS.values()}),
+    "tracklayer_airflow.bundle",  # and with it every operator
 )
 
 _BUSY = 1.0  # seconds at most between two rounds while a run is under way, as in stock Airflow
@@ -66,7 +64,7 @@ UNION ALL SELECT target_dag_id, asset_id, '' FROM asset_dag_run_queue
 def _now(*_: object, **__: object) -> str:
     """The time to the millisecond. SQLite's ``CURRENT_TIMESTAMP`` has whole seconds: by it a run
     that was triggered just now is to start in the future, for up to a second."""
-    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+    return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"  # as a column's default needs it, too
 
 
 def _end_left_workers() -> None:
