@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Never
 
@@ -20,33 +21,40 @@ FIGURES = {
     "build": "one DAG from its spec, after imports",
     "demo": "the example, from its spec to an answered prediction, packages cached",
     "idle": "the platform idle, everything up",
+    "store": "files encrypted, stored, read in part, given another key",
+    "fetch": "files from a hub on this machine, by us and by huggingface_hub",
 }
 """Name of a module of this package -> what it measures."""
 
+_NO_FILE = Path()
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
 def main() -> int:
     """Exit code 0: all was measured; 1: something of ours could not be."""
     options = _arguments()
-    if options.report:
-        sys.stdout.write(report(options.names or list(FIGURES)) + "\n")
+    names = options.names or list(FIGURES)
+    if options.report == _NO_FILE:
+        sys.stdout.write(report(names) + "\n")
         return 0
     # What is under measurement must not compile its modules anew at each start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    wanted = Options(options.pairs, options.projects, options.seconds)
+    wanted = Options(options.pairs, options.projects, options.seconds, options.quick)
     failed = False
-    for name in options.names or FIGURES:
+    for name in names:
         say(f"{name}: {FIGURES[name]}")
         try:
             rows: list[Row] = import_module(f"bench.{name}").run(wanted)
         except (NotMeasuredError, TracklayerError) as error:
             rows, failed = [Row(what=FIGURES[name], unit="", missing=str(error))], True
         show(name, FIGURES[name], rows)
-        say(f"  written to {save(name, FIGURES[name], rows)}")
+        if not wanted.quick:
+            say(f"  written to {save(name, FIGURES[name], rows)}")
+    if options.report:
+        options.report.write_text(report(names) + "\n")
     return 1 if failed else 0
 
 
@@ -57,11 +65,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help="how often each side is measured")
     parser.add_argument("--projects", type=int, default=1000, help="how many (`projects`)")
     parser.add_argument("--seconds", type=float, default=60, help="of one window (`idle`)")
-    parser.add_argument("--report", action="store_true", help="print the newest results, no more")
+    quick = "small sizes (`store`, `fetch`): to see that all works; nothing is written"
+    parser.add_argument("--quick", action="store_true", help=quick)
+    newest = "print the newest results, no more; with FILE: measure, then write them there"
+    parser.add_argument(
+        "--report", nargs="?", type=Path, const=_NO_FILE, metavar="FILE", help=newest
+    )
     options = parser.parse_args()
     for name in options.names:
         if name not in FIGURES:
             parser.error(str(argparse.ArgumentError(names, f"{name} is none of {list(FIGURES)}")))
+    if options.report and (options.quick or str(options.report) in FIGURES):
+        parser.error("--report comes after the names of figures, and not with --quick")
     return options
 
 

@@ -36,11 +36,14 @@ class Options:
     :param pairs: how often each side is measured; None: as often as the figure needs.
     :param projects: how many projects the figure ``projects`` has.
     :param seconds: length of one window of the figure ``idle``.
+    :param quick: small sizes (``store``, ``fetch``): shows that all works, says nothing about how
+        fast it is.
     """
 
     pairs: int | None = None
     projects: int = 1000
     seconds: float = 60.0
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,35 @@ def interleaved(
     return samples, missing
 
 
+def beside(
+    what: str,
+    unit: str,
+    pairs: int,
+    measures: Mapping[str, Measure],
+    limits: Mapping[str, float | None],
+    *,
+    warm: int = 0,
+) -> list[Row]:
+    """Rows of ours beside each reference, all measured in turns.
+
+    :param limits: name of a reference -> the most that the ratio may be.
+    :raises NotMeasuredError: ours failed.
+    """
+    samples, missing = interleaved(pairs, measures, warm=warm)
+    return [
+        Row(
+            what=what,
+            unit=unit,
+            ours=samples[OURS],
+            name=name,
+            theirs=samples[name],
+            at_most=limit,
+            missing=missing.get(name, ""),
+        )
+        for name, limit in limits.items()
+    ]
+
+
 def say(text: str) -> None:
     """Progress, for the person who waits."""
     sys.stderr.write(f"{text}\n")
@@ -156,7 +188,7 @@ def cells(row: Row) -> tuple[str, ...]:
         reference = f"{row.name} not measured: {row.missing}".strip()
     limit = ""
     if row.at_most is not None:
-        limit = f"at most {row.at_most:g}" + ("" if row.name else f" {row.unit}")
+        limit = f"at most {row.at_most:.4g}" + ("" if row.name else f" {row.unit}")
     return (
         row.what,
         f"{Spread.of(row.ours)} {row.unit}" if row.ours else "",

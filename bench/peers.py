@@ -21,6 +21,7 @@ PEERS = {
     "dag-factory": [AIRFLOW, "dag-factory==1.1.0"],
     "metaflow": ["metaflow==2.19.39"],
     "dagster": ["dagster==1.13.28"],
+    "tink": ["tink==1.16.1"],
 }
 """Every peer and its version. Those on Airflow get the packages that we run it with."""
 

@@ -6,19 +6,23 @@ platform of the person who runs it.
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
+import httpx
 import pytest
 
 from tracklayer.projects import Repository
@@ -27,6 +31,7 @@ from tracklayer.settings import settings
 FreePorts = Callable[[int], list[int]]
 
 _ROOT = pytest.StashKey[Path]()
+_HUB = Path(__file__).parent / "hub" / "server.py"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,10 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     root = Path(tempfile.mkdtemp(prefix="tracklayer-tests-"))
     config.stash[_ROOT] = root
-    for name in [name for name in os.environ if name.startswith(("AIRFLOW", "TRACKLAYER_"))]:
+    theirs = ("AIRFLOW", "TRACKLAYER_", "AWS_", "HF_", "KAGGLE_")
+    for name in [name for name in os.environ if name.startswith(theirs)]:
         del os.environ[name]
     os.environ |= {
         "TRACKLAYER_HOME": str(root / "home"),
+        "TRACKLAYER_PRIVATE": str(root),
         "AIRFLOW_HOME": str(root / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         # The longest that a task's end can go unnoticed when its supervisor misses it.
@@ -82,6 +89,55 @@ def give_up() -> Callable[[str], Never]:
         pytest.skip(lack)
 
     return end
+
+
+class Hub:
+    """The running program; see there for what it serves and how it is steered."""
+
+    def __init__(self, process: subprocess.Popen[str], root: Path) -> None:
+        assert process.stdout
+        where = json.loads(process.stdout.readline())
+        self.url, self.cdn, self.root = where["url"], where["cdn"], root
+
+    def knobs(self, **values: float | str) -> None:
+        """Make it slow, small or faulty."""
+        httpx.post(f"{self.url}/_knobs", json=values).raise_for_status()
+
+    def push(self, repository: str, files: Mapping[str, bytes], ref: str = "main") -> str:
+        """Commit exactly these files to ``models/org/name``; the commit."""
+        packed = {name: base64.b64encode(data).decode() for name, data in files.items()}
+        asked = {"repository": repository, "files": packed, "ref": ref}
+        return str(httpx.post(f"{self.url}/_push", json=asked).json()["commit"])
+
+    def kaggle(self, place: str, files: Mapping[str, bytes]) -> Path:
+        """Lay files into ``datasets/owner/name/<version>`` or the like; the folder."""
+        folder = self.root / "kaggle" / place
+        for name, data in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return folder
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every request since the test began, with its headers and the status of its answer."""
+        log: list[dict[str, Any]] = httpx.get(f"{self.url}/_log").json()
+        return log
+
+    def asked(self, part: str = "") -> list[str]:
+        """The paths of the requests that contain something."""
+        return [each["path"] for each in self.log() if part in each["path"]]
+
+
+@pytest.fixture(scope="session")
+def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A running hub with the usual repositories."""
+    root = tmp_path_factory.mktemp("hub")
+    command = [sys.executable, str(_HUB), "--root", str(root), "--stock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Hub(process, root)
+        finally:
+            process.terminate()
 
 
 class Remote:

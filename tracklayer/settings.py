@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -49,6 +49,18 @@ class Settings(BaseSettings):
     branch: str = Field("main", description="Branch of the repository that is live")
     templates: Path | None = Field(None, description="Folder of pipeline templates of your own")
     parallelism: int = Field(4, ge=1, description="Tasks that run at the same time")
+    store_key: str | None = Field(
+        None,
+        description="Where the keys of the store are: file:<path>, env:<variable>, "
+        "airflow:<connection>, aws-kms:<key>, none; default: a file in the home",
+    )
+    store_quota: ByteSize | None = Field(
+        None, description="How much the store may hold before cached sources are removed: 50GiB"
+    )
+    private: Path | None = Field(
+        None, description="Folder for what is decrypted; default: memory, else the home"
+    )
+    offline: bool = Field(False, description="Fetch nothing: take every source from the store")
     torch_backend: str | None = Field(
         None, description="uv's --torch-backend; default: cpu where there is no accelerator"
     )
@@ -96,6 +108,11 @@ class Settings(BaseSettings):
     def store(self) -> Path:
         """Content-addressed artifacts."""
         return self.home / "store"
+
+    @property
+    def store_key_location(self) -> str:
+        """Where the keys of the store are."""
+        return self.store_key or f"file:{self.home / 'keys' / 'store'}"
 
     @property
     def environments(self) -> Path:

@@ -1,4 +1,4 @@
-"""The table of what Airflow's web server takes from us."""
+"""The table of what Airflow takes from us."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from tracklayer_airflow import listener
+
 
 class TracklayerPlugin(AirflowPlugin):
     """Found by Airflow through the entry point ``airflow.plugins``."""
 
     name = "tracklayer"
+    listeners = [listener]  # noqa: RUF012 - as the base class declares it
 
     # Airflow loads its plugins in every process, but only the web server asks for this: a property
     # in place of the list that the base class declares, so that the others do not build it.

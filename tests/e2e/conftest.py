@@ -22,11 +22,12 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
+from tracklayer.private import roots
 from tracklayer.settings import Settings
 from tracklayer.tracking import ModelVersion, Tracking
 
 if TYPE_CHECKING:
-    from tests.conftest import FreePorts
+    from tests.conftest import FreePorts, Hub
 
 Data = dict[str, Any]
 T = TypeVar("T")
@@ -101,12 +102,13 @@ class Platform:
     """A running platform, and a person who uses it.
 
     :param folder: for its home, the person's clone and the templates.
+    :param hub: where Hugging Face and Kaggle are.
     """
 
     planted = "planted-5f0c1b7e9a3d4486"
     """A secret of the person who starts the platform, in two variables."""
 
-    def __init__(self, folder: Path, ports: list[int]) -> None:
+    def __init__(self, folder: Path, ports: list[int], hub: str) -> None:
         self.home = folder / "home"
         self.templates = folder / "templates"
         self.ports = dict(zip(("airflow", "mlflow", "gateway"), ports, strict=True))
@@ -120,6 +122,8 @@ class Platform:
             **own,
             "TRACKLAYER_HOME": str(self.home),
             "TRACKLAYER_TEMPLATES": str(self.templates),
+            "HF_ENDPOINT": hub,
+            "KAGGLE_API_ENDPOINT": hub,
             "AIRFLOW__PLANTED__SECRET": self.planted,
             "UV_PUBLISH_TOKEN": self.planted,
         }
@@ -303,6 +307,11 @@ class Platform:
 
     # The machine
 
+    @property
+    def private(self) -> list[Path]:
+        """Where it puts what it decrypts: nobody has told it another place."""
+        return roots(Settings(home=self.home, private=None))
+
     def until(self, found: Callable[[], T | None], what: str, report: Callable[[], str] = str) -> T:
         """Ask until the answer is something; the answer."""
         deadline = time.monotonic() + PATIENCE
@@ -351,10 +360,12 @@ def _times(factor: float) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Iterator[Platform]:
+def platform(
+    tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts, hub_server: Hub
+) -> Iterator[Platform]:
     """The platform, which is up. At the end it is down, and nothing of it is left."""
     folder = tmp_path_factory.mktemp("e2e")
-    found = Platform(folder, free_ports(3))
+    found = Platform(folder, free_ports(3), hub_server.url)
     found.templates.mkdir()
     for name, text in _TEMPLATES.items():
         (found.templates / name).write_text(text)
@@ -364,5 +375,5 @@ def platform(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) ->
     finally:
         found.tracklayer("down")
     found.assert_nothing_runs()
-    for left in (Settings(home=found.home).sockets, folder):
+    for left in (Settings(home=found.home).sockets, *found.private, folder):
         shutil.rmtree(left, ignore_errors=True)

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from tracklayer.cli import demo, platform, projects, runs, services
+from tracklayer.cli import demo, fetch, lineage, platform, projects, runs, services, store
 from tracklayer.cli.output import show_error
 from tracklayer.errors import TracklayerError
 
@@ -32,13 +32,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _panel, _commands in (
-    ("A project", (projects.new, projects.validate, projects.schema, projects.push)),
+    ("A project", (projects.new, projects.validate, projects.schema, fetch.fetch, projects.push)),
     ("Its runs", (runs.run, runs.runs, runs.logs)),
-    ("What it serves", (services.status, services.predict)),
+    ("What it serves", (services.status, services.predict, lineage.lineage)),
     ("The platform", (platform.up, platform.down, platform.doctor, demo.demo)),
 ):
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.add_typer(store.app, rich_help_panel="The platform")
 
 
 def _version(wanted: bool) -> None:

@@ -30,6 +30,9 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A hyperparameter of this run."),
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Take the sources from the store; no network.")
+    ] = False,
     url: Url = None,
     token_file: TokenFile = None,
     as_json: Json = False,
@@ -37,7 +40,7 @@ def run(
     """Run a project's pipeline now. With --follow, exit code 8 says that it failed."""
     output = Output(as_json=as_json)
     with connect(url, token_file) as platform:
-        started = start(platform, name, values or [])
+        started = start(platform, name, values or [], offline=offline)
         run_id = started["dag_run_id"]
         if not follow:
             output.result(
@@ -55,9 +58,10 @@ def run(
     output.say(f"Done in {seconds(outcome.seconds)}.")
 
 
-def start(platform: Platform, name: str, values: list[str]) -> Data:
+def start(platform: Platform, name: str, values: list[str], *, offline: bool = False) -> Data:
     """Start a run with hyperparameters given as ``key=value``.
 
+    :param offline: each source is the revision that its last fetch brought, from the store.
     :raises ProjectError: there is no such project, or it does not take such a value.
     """
     dag = platform.dag(name)
@@ -66,6 +70,10 @@ def start(platform: Platform, name: str, values: list[str]) -> Data:
         hint = f"What is wrong: `tracklayer status {name}`."
         raise ProjectError(f"The project {name} has no version that could run.", hint=hint)
     conf = dict(_value(text, dag["params"] or {}) for text in values)
+    if offline:
+        from tracklayer.spec import OFFLINE
+
+        conf[OFFLINE] = True
     if dag["is_paused"]:
         platform.unpause(name)
     return platform.trigger(name, conf)

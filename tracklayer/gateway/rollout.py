@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class Rollout:
     :param project: its name.
     :param supervisor: keeps the servers running.
     :param gateway: where the stable address is.
-    :param services: folder with one folder a version: its model.
+    :param env: variables of the servers, which say where the store is.
+    :param secrets: names of the supervisor's secrets that opening the store takes.
     :param sockets: folder of the servers' sockets.
     :param logs: folder of the servers' logs.
     """
@@ -41,24 +42,22 @@ class Rollout:
         *,
         supervisor: Supervisor,
         gateway: GatewayClient,
-        services: Path,
+        env: Mapping[str, str],
+        secrets: Sequence[str],
         sockets: Path,
         logs: Path,
     ) -> None:
         self._project = project
         self._supervisor = supervisor
         self._gateway = gateway
-        self._services = services / project
+        self._env, self._secrets = env, secrets
         self._sockets = sockets
         self._logs = logs
 
-    def model_folder(self, version: int) -> Path:
-        """Where the model of a version lies while it is served."""
-        return self._services / f"v{version}" / "model"
-
-    def start(self, version: int, replicas: int, golden: Golden) -> list[Path]:
+    def start(self, version: int, replicas: int, golden: Golden, *, manifest: str) -> list[Path]:
         """Start the servers of a version and prove each of them right.
 
+        :param manifest: digest of the model's files in the store.
         :returns: their sockets.
         :raises ServiceError: one did not become ready, or answered wrongly; all are stopped again,
             unless the version is live already.
@@ -67,7 +66,7 @@ class Rollout:
         live = self.live()
         try:
             for name in names:
-                self._supervisor.add(self._program(name, version))
+                self._supervisor.add(self._program(name, version, manifest))
             for name in names:
                 self._prove(name, golden)
         except ServiceError:
@@ -96,16 +95,18 @@ class Rollout:
             if project == self._project and rest.partition(".")[0] != str(version):
                 self._supervisor.remove(status.name)
 
-    def _program(self, name: str, version: int) -> Program:
+    def _program(self, name: str, version: int, manifest: str) -> Program:
         return Program(
             name=name,
             argv=[
                 *(sys.executable, "-P", "-m", "tracklayer.serving"),
-                *("--model", str(self.model_folder(version))),
+                *("--manifest", manifest),
                 *("--name", self._project, "--version", str(version)),
                 *("--socket", str(self._socket(name))),
             ],
             logfile=self._logs / f"{name}.log",
+            env=self._env,
+            secrets=self._secrets,
             stopwaitsecs=30,
             priority=500,
         )

@@ -13,6 +13,7 @@ from tracklayer.platform.embedded import (
 )
 from tracklayer.platform.machine import Check, doctor
 from tracklayer.platform.services import rollout
+from tracklayer.platform.sweep import sweep
 
 __all__ = [
     "Addresses",
@@ -26,5 +27,6 @@ __all__ = [
     "rollout",
     "status",
     "supervisor",
+    "sweep",
     "up",
 ]

@@ -18,6 +18,8 @@ from tracklayer.files import write_text
 from tracklayer.settings import Settings
 
 USER = "admin"
+# Where packages, providers, hubs and keys are found is the user's own setting; jobs do not get it.
+_FOUND_BY = ("TF_CLI_CONFIG_FILE", "SSH_AUTH_SOCK", "HF_ENDPOINT", "KAGGLE_API_ENDPOINT")
 
 
 def configuration(settings: Settings, keys: dict[str, str]) -> str:
@@ -101,11 +103,10 @@ def configuration(settings: Settings, keys: dict[str, str]) -> str:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What every process of Airflow has in its environment; no secret among it."""
-    # How packages and providers are found is the user's own setting; jobs do not get these.
     passed = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(("PIP_", "UV_")) or name in ("TF_CLI_CONFIG_FILE", "SSH_AUTH_SOCK")
+        if name.startswith(("PIP_", "UV_")) or name in _FOUND_BY
     }
     # What is on this machine, a job's tracking server too, is reached without a proxy.
     direct = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), settings.host, "localhost"]

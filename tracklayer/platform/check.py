@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tracklayer.errors import Problem, SourceError, SpecError
@@ -31,11 +31,18 @@ def problems(spec: Spec, folder: Path | None = None) -> list[Problem]:
         not looked for.
     """
     found = check_project(spec, folder, templates=_template_folders(), targets=known())
-    for name, handle in spec.sources.items():
+    for name, source in spec.sources.items():
+        at = partial(spec.positions.problem, ("sources", name))
         try:
-            parse(handle)
+            fixed = parse(source.uri).pinned
         except SourceError as error:
-            found.append(spec.positions.problem(("sources", name), error.message, error.hint))
+            found.append(at(error.message, error.hint))
+            continue
+        if source.allow and not fixed:
+            message = f"`allow` needs a source that cannot change, and {source.uri!r} can"
+            found.append(
+                at(message, "Name its commit, version or digest: what was looked at once.")
+            )
     return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +19,11 @@ import psutil
 from tracklayer.errors import PlatformError
 from tracklayer.platform import airflow
 from tracklayer.platform.machine import machine_checks, port_checks, require
+from tracklayer.platform.variables import CONNECTIONS, of_store
+from tracklayer.private import roots
 from tracklayer.projects import Repository
 from tracklayer.runtimes import ProcessRuntime, Program, Supervisor
+from tracklayer.runtimes.launch import named
 from tracklayer.settings import Settings, settings
 
 OnStep = Callable[[str], None]
@@ -64,7 +68,13 @@ def credentials() -> airflow.Credentials:
 def supervisor() -> Supervisor:
     """The supervisor of this home."""
     here = settings()
-    return Supervisor(here.home / "supervisor", here.sockets / "supervisor.sock", here.logs)
+    patterns = [*of_store(here), CONNECTIONS]
+    return Supervisor(
+        here.home / "supervisor",
+        here.sockets / "supervisor.sock",
+        here.logs,
+        secrets={name: value for name, value in os.environ.items() if named(name, patterns)},
+    )
 
 
 def up(on_step: OnStep) -> Addresses:
@@ -104,9 +114,10 @@ def down(on_step: OnStep) -> None:
     with _alone(here):
         on_step("Stopping the platform")
         supervisor().stop()
-        for folder in ProcessRuntime.running(here.runs):
-            on_step(f"Ending the job in {folder}")
-            ProcessRuntime.end(folder)
+        for root in roots():
+            for folder in ProcessRuntime.running(root):
+                on_step(f"Ending the job in {folder}")
+                ProcessRuntime.end(folder)
         shutil.rmtree(here.sockets, ignore_errors=True)
 
 
@@ -126,11 +137,14 @@ def _programs(here: Settings) -> list[Program]:
 
     env = airflow.environment(here)
 
-    def program(name: str, argv: list[str], priority: int, more: dict[str, str]) -> Program:
+    def program(
+        name: str, argv: list[str], priority: int, more: dict[str, str], secrets: Sequence[str]
+    ) -> Program:
         return Program(
             name=name,
             argv=argv,
             env=env | more,
+            secrets=secrets,
             cwd=here.home,
             logfile=here.logs / f"{name}.log",
             priority=priority,
@@ -138,7 +152,7 @@ def _programs(here: Settings) -> list[Program]:
         )
 
     def airflow_program(name: str, *arguments: str) -> Program:
-        return program(name, [sys.executable, "-m", "airflow", name, *arguments], 200, {})
+        return program(name, [sys.executable, "-m", "airflow", name, *arguments], 200, {}, ["*"])
 
     mlflow_argv, mlflow_env = command(here.mlflow_home, here.host, here.mlflow_port)
     gateway_argv = [
@@ -148,8 +162,8 @@ def _programs(here: Settings) -> list[Program]:
         *("--routes", str(here.home / "routes.json")),
     ]
     return [
-        program("mlflow", mlflow_argv, 100, mlflow_env),
-        program("gateway", gateway_argv, 100, {}),
+        program("mlflow", mlflow_argv, 100, mlflow_env, of_store(here)),
+        program("gateway", gateway_argv, 100, {}, []),
         airflow_program("api-server"),
         airflow_program("dag-processor"),
         airflow_program("scheduler", "--skip-serve-logs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tracklayer.gateway import GatewayClient
 from tracklayer.gateway.rollout import Rollout
 from tracklayer.platform.embedded import supervisor
+from tracklayer.platform.variables import of_store
 from tracklayer.settings import settings
 
 
@@ -15,7 +16,8 @@ def rollout(project: str) -> Rollout:
         project,
         supervisor=supervisor(),
         gateway=GatewayClient(here.sockets / "gateway.sock"),
-        services=here.services,
+        env={"TRACKLAYER_HOME": str(here.home)},
+        secrets=of_store(here),
         sockets=here.sockets,
         logs=here.logs,
     )

@@ -25,6 +25,7 @@ class Program:
     :param name: lower-case letters, digits, ``.``, ``_`` and ``-``.
     :param argv: the program and its arguments, any text.
     :param env: variables on top of what is passed on (see ``tracklayer.environment``), any text.
+    :param secrets: names of the supervisor's secrets that it gets; ``AWS_*`` is all that begin so.
     :param autorestart: start it again whenever it ends.
     :param startsecs: seconds after which a start counts as good.
     :param stopwaitsecs: seconds between ``stopsignal`` and SIGKILL, both to its process group.
@@ -36,6 +37,7 @@ class Program:
     argv: Sequence[str]
     logfile: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[str] = ()
     cwd: Path | None = None
     autorestart: bool = True
     startsecs: int = 1
@@ -56,6 +58,7 @@ class Program:
             {
                 "argv": list(self.argv),
                 "env": dict(self.env),
+                "secrets": list(self.secrets),
                 "cwd": str(self.cwd) if self.cwd else None,
                 "logfile": str(self.logfile),
                 "stopwaitsecs": self.stopwaitsecs,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from tracklayer.environment import passed_on
 from tracklayer.errors import PlatformError
 from tracklayer.files import locked, write_text, writing
-from tracklayer.runtimes import linux, rpc
+from tracklayer.runtimes import launch, linux, rpc
 from tracklayer.runtimes.orphans import end_marked
 from tracklayer.runtimes.program import Program, ServiceStatus, said
 
@@ -37,10 +37,19 @@ class Supervisor:
         :meth:`stop`: the next :meth:`start` starts them again.
     :param socket: where it listens.
     :param logs: folder of its own log.
+    :param secrets: variables that a program gets if it names them. They are in no file.
     :raises PlatformError: the socket's path is longer than a socket's may be.
     """
 
-    def __init__(self, config_folder: Path, socket: Path, logs: Path) -> None:
+    def __init__(
+        self,
+        config_folder: Path,
+        socket: Path,
+        logs: Path,
+        *,
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
+        self._secrets = dict(secrets or {})
         self._folder = config_folder.absolute()
         self._socket = socket.absolute()
         self._logs = logs.absolute()
@@ -254,7 +263,10 @@ class Supervisor:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(configuration)],
             # Without SPT_NOENV setproctitle writes over the place where the mark is looked for.
-            env=passed_on() | {MARK: str(self._socket), "SPT_NOENV": "1"},
+            env=passed_on()
+            | {MARK: str(self._socket), "SPT_NOENV": "1"}
+            | self._secrets
+            | {launch.SECRETS: " ".join(self._secrets)},
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

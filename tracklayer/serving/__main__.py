@@ -6,6 +6,8 @@ import argparse
 import logging
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +44,11 @@ def serve(options: argparse.Namespace) -> None:
     from tracklayer.serving.server import Server
     from tracklayer.serving.verification import request_for
 
-    model = load(options.model, threads=options.threads)
-    service = Service(options.name, options.version, model)
-    application = Application(service, _limits(options, Limits))
-    application.warm_up(orjson.dumps(request_for(model, options.model)))
+    with _model(options) as folder:
+        model = load(folder, threads=options.threads)
+        service = Service(options.name, options.version, model)
+        application = Application(service, _limits(options, Limits))
+        application.warm_up(orjson.dumps(request_for(model, folder)))
     listener = _listen(options)
     try:
         Server(application, service, drain=options.drain, access_log=options.access_log).run_on(
@@ -55,6 +58,21 @@ def serve(options: argparse.Namespace) -> None:
         listener.close()
         if options.socket:
             options.socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def _model(options: argparse.Namespace) -> Iterator[Path]:
+    """The folder of the model; decrypted from the store only for as long as it is loaded."""
+    if options.model:
+        yield options.model
+        return
+    from tracklayer.private import temporary
+    from tracklayer.store import open_store
+
+    store = open_store()
+    with temporary(store.manifest(options.manifest).size) as private:
+        store.materialise(options.manifest, private / "model")
+        yield private / "model"
 
 
 def _listen(options: argparse.Namespace) -> socket.socket:
@@ -81,7 +99,9 @@ def _limits(options: argparse.Namespace, limits: type[Limits]) -> Limits:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tracklayer.serving", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, help="folder of the model")
+    what.add_argument("--manifest", help="digest of the model's files in the store")
     parser.add_argument("--name", required=True, help="name in the URLs")
     parser.add_argument("--version", required=True, help="version in the URLs and answers")
     where = parser.add_mutually_exclusive_group(required=True)

@@ -1,7 +1,9 @@
 """Which model lies in a folder, told by content.
 
-A format is one module with ``matches(file) -> bool``, which reads only the file's outline, and
-``load(file, threads=...) -> Model``; and one line in :data:`SERVED`.
+A format is one module and one line in :data:`SERVED`. The module has
+``find(files) -> list[Path]``, the models of this format among the regular files of a folder, each
+the path of a file or of the folder that it is, read only as far as their outline; and
+``load(path, threads=...) -> Model``.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracklayer.errors import ModelError
-from tracklayer.serving.foreign import describe
+from tracklayer.formats import recognise_file
 
 if TYPE_CHECKING:
     from tracklayer.serving.model import Model
 
-SERVED = {"onnx": "tracklayer.serving.onnx"}
+SERVED = {
+    "huggingface": "tracklayer.serving.huggingface",
+    "onnx": "tracklayer.serving.onnx",
+}
 """Format -> module, in the order in which they are tried."""
 
 _EXPORT = (
@@ -31,10 +36,10 @@ _EXPORT = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFormat:
-    """What a model folder holds: the format's name and the model's file."""
+    """What a model folder holds: the format's name, and the model's file or folder."""
 
     name: str
-    file: Path
+    path: Path
 
 
 def recognise(folder: Path) -> ModelFormat:
@@ -47,20 +52,28 @@ def recognise(folder: Path) -> ModelFormat:
     if not files:
         raise ModelError(f"script left no model in SM_MODEL_DIR ({folder} is empty)", hint=_EXPORT)
     for name, module in SERVED.items():
-        found = [file for file in files if importlib.import_module(module).matches(file)]
+        found: list[Path] = importlib.import_module(module).find(files)
         if len(found) > 1:
             raise ModelError(
-                f"{folder} holds {len(found)} {name} models: {_names(found, folder)}",
+                f"{folder} holds {len(found)} {name} models: "
+                + _some([str(path.relative_to(folder)) for path in found]),
                 hint="Leave exactly one model in SM_MODEL_DIR.",
             )
         if found:
             return ModelFormat(name, found[0])
-    for file in files:
-        if kind := describe(file):
+    kinds = {file: recognise_file(file) for file in files}
+    for file, kind in kinds.items():
+        if kind.risk == "pickle":
             raise ModelError(
-                f"{file.relative_to(folder)} is {kind}, which is not served", hint=_EXPORT
+                f"{file.relative_to(folder)} is a pickle or can hold one ({kind.name}): loading it "
+                "can run any code, so it is not served",
+                hint=_EXPORT,
             )
-    raise ModelError(f"no known model in {folder}; found {_names(files, folder)}", hint=_EXPORT)
+    lines = [
+        f"{file.relative_to(folder)} ({kind.name}, {file.stat().st_size} bytes)"
+        for file, kind in kinds.items()
+    ]
+    raise ModelError(f"no known model in {folder}; found {_some(lines)}", hint=_EXPORT)
 
 
 def load(folder: Path, *, threads: int = 1) -> Model:
@@ -69,7 +82,7 @@ def load(folder: Path, *, threads: int = 1) -> Model:
     :raises ModelError: as :func:`recognise`, or the model is damaged or cannot be served.
     """
     found = recognise(folder)
-    model: Model = importlib.import_module(SERVED[found.name]).load(found.file, threads=threads)
+    model: Model = importlib.import_module(SERVED[found.name]).load(found.path, threads=threads)
     return model
 
 
@@ -95,7 +108,6 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _names(files: list[Path], folder: Path) -> str:
-    shown = [f"{file.relative_to(folder)} ({file.stat().st_size} bytes)" for file in files[:10]]
-    more = [f"and {len(files) - 10} more"] if len(files) > 10 else []
-    return ", ".join(shown + more)
+def _some(names: list[str]) -> str:
+    more = [f"and {len(names) - 10} more"] if len(names) > 10 else []
+    return ", ".join(names[:10] + more)

@@ -1,13 +1,15 @@
 """``/invocations`` and ``/ping``: the endpoint that SageMaker's and MLflow's clients call.
 
 Bodies: ``{"instances": [...]}`` (rows), ``{"inputs": ...}`` (columns by input name, or one tensor),
-and ``text/csv`` (rows of the only input; a line of column names may come first). The answer is
+and ``text/csv`` (rows of the only input, or one value a row where that has one axis; a line of
+column names may come first, for text that of the input). The answer is
 ``{"predictions": ...}``: nested arrays, by output name where the model has several outputs.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 from typing import Any
 
 from tracklayer.serving.http import Headers, Reply, Route, Service, json_reply
@@ -91,9 +93,12 @@ def _csv(signature: Signature, body: bytes) -> dict[str, Array]:
         raise RequestError(415, "text/csv cannot carry BOOL; send application/json")
     convert = {"f": float, "O": str}.get(kind, int)
     try:
-        rows = [row for row in csv.reader(body.decode().splitlines(), strict=True) if row]
+        lines = io.StringIO(body.decode(), newline="")
+        rows = [row for row in csv.reader(lines, strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(400, f"the body is not CSV in UTF-8: {error}") from error
+    if tensor.datatype == "BYTES" and rows[:1] == [[tensor.name]]:
+        rows = rows[1:]
     table: list[list[Any]] = []
     for index, row in enumerate(rows):
         try:
@@ -104,7 +109,9 @@ def _csv(signature: Signature, body: bytes) -> dict[str, Array]:
             raise RequestError(400, f"row {index + 1}: {error}") from error
     if not table:
         raise RequestError(400, "the body holds no row")
-    return {tensor.name: _array(tensor, table, "the table")}
+    # A model that takes a value a row gets the column.
+    data = [row[0] for row in table] if len(tensor.dims) == 1 == max(map(len, table)) else table
+    return {tensor.name: _array(tensor, data, "the table")}
 
 
 def _only(signature: Signature, what: str) -> Tensor:

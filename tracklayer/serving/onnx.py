@@ -1,22 +1,18 @@
-"""ONNX models: told by their protobuf fields, run by onnxruntime on the CPU."""
+"""ONNX models, run by onnxruntime on the CPU."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from tracklayer.errors import ModelError
+from tracklayer.formats import CUT_ONNX, ONNX, recognise_file
 from tracklayer.serving.model import Array, Call, RequestError, Signature, Tensor
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-_VARINT, _LENGTH = 0, 2
-_FIELDS = {1: _VARINT, 5: _VARINT} | dict.fromkeys((2, 3, 4, 6, 7, 8, 14, 20, 25, 26), _LENGTH)
-"""Field number -> wire type of ModelProto (onnx/onnx.proto)."""
-_IR_VERSION, _GRAPH, _OPSET = 1, 7, 8
 
 _TYPES = {
     "bool": "BOOL",
@@ -30,30 +26,19 @@ _TYPES = {
 """onnxruntime's element types -> the Open Inference Protocol's."""
 
 
-def matches(file: Path) -> bool:
-    """Has ``file`` the outline of an ONNX model? Tensors are skipped, not read.
+def find(files: Sequence[Path]) -> list[Path]:
+    """The ONNX models among ``files``.
 
-    :raises ModelError: it is one, but ends inside its graph.
+    :raises ModelError: one of them ends inside its graph.
     """
-    seen = set()
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        while stream.tell() < size:
-            key = _varint(stream)
-            if key is None or _FIELDS.get(key >> 3) != key & 7:
-                return False
-            value = _varint(stream)
-            if value is None or (key >> 3 == _IR_VERSION and not 1 <= value <= 1000):
-                return False
-            if key & 7 == _LENGTH and stream.seek(value, 1) > size:
-                if key >> 3 == _GRAPH and _IR_VERSION in seen:
-                    raise ModelError(
-                        f"{file.name} is a damaged ONNX model: it ends inside its graph",
-                        hint="Export the model again.",
-                    )
-                return False
-            seen.add(key >> 3)
-    return {_IR_VERSION, _GRAPH, _OPSET} <= seen
+    kinds = {file: recognise_file(file) for file in files}
+    for file, kind in kinds.items():
+        if kind == CUT_ONNX:
+            raise ModelError(
+                f"{file.name} is a damaged ONNX model: it ends inside its graph",
+                hint="Export the model again.",
+            )
+    return [file for file, kind in kinds.items() if kind == ONNX]
 
 
 def load(file: Path, *, threads: int = 1) -> OnnxModel:
@@ -61,6 +46,18 @@ def load(file: Path, *, threads: int = 1) -> OnnxModel:
 
     :raises ModelError: onnxruntime refuses it, or it has an input or output that is no tensor of
         the protocol's types.
+    """
+    return open_graph(str(file.resolve()), file.name, threads=threads)
+
+
+def open_graph(
+    graph: str | bytes, name: str, *, threads: int = 1, tensors: Mapping[str, Array] | None = None
+) -> OnnxModel:
+    """A model from a file's path, or from memory.
+
+    :param name: what the messages call it.
+    :param tensors: those that the graph says lie outside of it; they are copied.
+    :raises ModelError: as :func:`load`.
     """
     import onnxruntime as ort
 
@@ -70,15 +67,16 @@ def load(file: Path, *, threads: int = 1) -> OnnxModel:
     options.log_severity_level = 4  # errors are raised; a log line as well would be one too many
     # Spinning threads cost the other models of the machine a core each.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if tensors:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+        options.add_external_initializers(list(tensors), values)
     try:
-        session = ort.InferenceSession(
-            str(file.resolve()), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except _ort_errors() as error:
         raise ModelError(
-            f"{file.name} cannot be loaded: {_reason(error)}", hint="Export the model again."
+            f"{name} cannot be loaded: {_reason(error)}", hint="Export the model again."
         ) from error
-    return OnnxModel(file, session)
+    return OnnxModel(name, session)
 
 
 class OnnxModel:
@@ -86,7 +84,7 @@ class OnnxModel:
 
     platform = "onnx_onnxv1"
 
-    def __init__(self, file: Path, session: InferenceSession) -> None:
+    def __init__(self, name: str, session: InferenceSession) -> None:
         from onnxruntime import RunOptions
         from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
@@ -95,8 +93,8 @@ class OnnxModel:
         self._new_call = RunOptions
         self._errors = _ort_errors()
         self.signature = Signature(
-            tuple(_tensor(file, "input", argument) for argument in session.get_inputs()),
-            tuple(_tensor(file, "output", argument) for argument in session.get_outputs()),
+            tuple(_tensor(name, "input", argument) for argument in session.get_inputs()),
+            tuple(_tensor(name, "output", argument) for argument in session.get_outputs()),
         )
 
     def call(self) -> Call:
@@ -119,23 +117,11 @@ class OnnxModel:
         return results
 
 
-def _varint(stream: BinaryIO) -> int | None:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = stream.read(1)
-        if not byte:
-            return None
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    return None
-
-
-def _tensor(file: Path, role: str, argument: Any) -> Tensor:
+def _tensor(name: str, role: str, argument: Any) -> Tensor:
     element = re.fullmatch(r"tensor\((\w+)\)", argument.type)
     if not element or element[1] not in _TYPES:
         raise ModelError(
-            f"{file.name}: {role} {argument.name!r} is a {argument.type}, which cannot be served",
+            f"{name}: {role} {argument.name!r} is a {argument.type}, which cannot be served",
             hint="Export it as a plain tensor; for scikit-learn: options={'zipmap': False}.",
         )
     dims = tuple(dim if dim is not None else "" for dim in argument.shape)

@@ -24,6 +24,8 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-5
 _SIZES = (1, 8, 16, 32, 64, 224)
 """Sizes tried for the free axes, the first one (the batch) aside, which is 1."""
 
+_TEXT = "Is this what you expected, or would you like something else?"
+
 _ADVICE = f'Put a {FILE} with {{"inputs": [...]}} into SM_MODEL_DIR.'
 
 
@@ -171,7 +173,7 @@ def _made(model: Model) -> Iterator[dict[str, Any]]:
 
 def _arrays(model: Model, size: int) -> dict[str, Array]:
     """Seeded inputs: numbers from 0 to 1 in steps of 1/256, which every float type holds exactly;
-    integers 0 and 1, which are valid as tokens, indices and masks; one word as text."""
+    integers 0 and 1, which are valid as tokens, indices and masks; a sentence as text."""
     import numpy as np
 
     from tracklayer.serving.model import DATATYPES
@@ -185,7 +187,7 @@ def _arrays(model: Model, size: int) -> dict[str, Array]:
         ]
         dtype = DATATYPES[tensor.datatype]
         if dtype.kind == "O":
-            arrays[tensor.name] = np.full(shape, "tracklayer", dtype=dtype)
+            arrays[tensor.name] = np.full(shape, _TEXT, dtype=dtype)
         elif dtype.kind == "f":
             arrays[tensor.name] = (random.integers(0, 257, shape) / 256).astype(dtype)
         else:

@@ -1,38 +1,40 @@
-"""``git+https://host/repository.git@ref#subdirectory=path``: the files of a commit."""
+"""``git+https://host/repository.git@ref#subdirectory=path&lfs=true``: the files of a commit."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import urlsplit
 
 from tracklayer.errors import SourceError
-from tracklayer.sources import Progress
+from tracklayer.sources import Context, Local, Remote
+from tracklayer.sources.git_program import Git
+from tracklayer.store.manifest import walk
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*")
-_SECONDS = 3600
-_EMPTY = Path(os.devnull)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class GitSource:
     """A commit of a repository, or the commit that a branch or a tag means now.
 
-    Git runs with one protocol allowed, without hooks, submodules, prompts and large-file filters.
+    Git runs with one protocol allowed, without hooks, submodules, prompts and filters. Large files
+    (LFS) are fetched if the handle says ``lfs=true``; else their pointers are what is stored.
     """
 
     url: str
     ref: str
     subdirectory: str = ""
+    lfs: bool = False
 
     @classmethod
     def parse(cls, handle: str) -> Self:
-        """``git+https://...@ref`` or ``git+file:///...@ref``, with ``#subdirectory=`` if wanted."""
+        """``git+https://``, ``git+ssh://`` or ``git+file://``, then ``@ref`` and the fragment."""
         address, _, fragment = handle.removeprefix("git+").partition("#")
         url, at, ref = address.rpartition("@")
         parts = urlsplit(url)
@@ -40,29 +42,32 @@ class GitSource:
             raise _malformed(handle, "needs a repository and, after an @, a commit, tag or branch")
         if not _REF.fullmatch(ref) or ".." in ref:
             raise _malformed(handle, f"has a ref that git does not accept: {ref!r}")
-        if "@" in parts.netloc:
+        user, at, _ = parts.netloc.rpartition("@")
+        if at and not (parts.scheme == "ssh" and _NAME.fullmatch(user)):
             raise SourceError(
                 f"git+{parts.scheme}://{parts.hostname}{parts.path} carries a user or a password",
-                hint="A handle must not hold secrets; git's credential helpers hold them.",
+                hint="A handle must not hold secrets: an Airflow connection, git's credential "
+                "helpers or ssh-agent hold them. git+ssh:// may name a user, without a password.",
             )
         if (parts.scheme == "file") == bool(parts.netloc) or re.search(r"[\x00-\x20?]", url):
             raise _malformed(handle, "is not the address of a repository")
-        name, _, folder = fragment.partition("=")
-        path = PurePosixPath(folder)
-        if fragment and (
-            name != "subdirectory" or not folder or path.is_absolute() or ".." in path.parts
-        ):
-            raise _malformed(handle, "may have #subdirectory=<folder of the repository> only")
-        return cls(url, ref, str(path) if folder else "")
+        if parts.scheme == "ssh" and not re.fullmatch(r"[^-].*", parts.hostname or ""):
+            raise _malformed(handle, "is not the address of a repository")
+        return cls(url, ref, *_choices(handle, fragment))
 
-    def pin(self, project: Path) -> str:  # noqa: ARG002 - a repository is not of the project
+    @property
+    def pinned(self) -> str | None:
+        """The commit, if the handle names one."""
+        return self.ref if _COMMIT.fullmatch(self.ref) else None
+
+    def pin(self, context: Context) -> str:
         """The commit. Asks the repository, unless the handle names a commit."""
-        if _COMMIT.fullmatch(self.ref):
-            return self.ref
+        if self.pinned:
+            return self.pinned
         asked = [f"refs/tags/{self.ref}", f"refs/tags/{self.ref}^{{}}", f"refs/heads/{self.ref}"]
         if self.ref.startswith("refs/"):
             asked = [self.ref, f"{self.ref}^{{}}"]
-        answer = self._git("ls-remote", "--", self.url, *asked)
+        answer = Git.of(self.url, context)("ls-remote", "--", self.url, *asked)
         lines = (line.split("\t") for line in answer.splitlines())
         found = {name: commit for commit, name in lines}
         if len({name.partition("/")[2].partition("/")[0] for name in found}) > 1:
@@ -81,30 +86,47 @@ class GitSource:
         )
 
     def key(self, revision: str) -> str:
-        """Repository, commit and folder. The repository too: not everybody may read each."""
-        return f"git+{self.url}@{revision}#{self.subdirectory}"
+        """Repository, commit, folder, and whether with large files. The repository too: not
+        everybody may read each."""
+        lfs = "&lfs=true" if self.lfs else ""
+        return f"git+{self.url}@{revision}#{self.subdirectory}{lfs}"
 
-    def download(self, revision: str, into: Path, project: Path, on_progress: Progress) -> None:  # noqa: ARG002
+    def files(self, revision: str, context: Context) -> Iterable[Remote | Local]:
+        """The files of the commit, and downloads of its large files."""
+        from tracklayer.sources.lfs import Pointer, contents, read_pointer
+
+        git = Git.of(self.url, context)
+        tree = self._check_out(git, revision, context)
+        pointers: list[Pointer] = []
+        for path, file, executable in walk(tree):
+            if pointer := read_pointer(path, file, executable=executable):
+                pointers.append(pointer)
+                if self.lfs:
+                    continue
+            yield Local(path, file, executable)
+        if self.lfs:
+            yield from contents(git, pointers, context.report)
+        elif pointers:
+            context.report(
+                f"{len(pointers)} large files (LFS) are not fetched, their pointers are: "
+                f"{pointers[0].path}, ...; #lfs=true fetches them"
+            )
+
+    def _check_out(self, git: Git, revision: str, context: Context) -> Path:
         """Fetch the commit alone if the server gives it, else all branches and tags."""
-        bare = into.parent / "repository.git"
-        self._git("init", "--quiet", "--bare", "--template=", "--", str(bare))
-        on_progress(f"fetching {revision[:12]} of {self.url}")
-        fetch = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--no-write-fetch-head",
-        ]
+        bare, tree = context.scratch / "repository.git", context.scratch / "tree"
+        tree.mkdir()
+        git("init", "--quiet", "--bare", "--template=", "--", str(bare))
+        context.report(f"fetching {revision[:12]} of {self.url}")
+        fetch = ["--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"]
         try:
-            self._git(*fetch, "--depth=1", "--", self.url, revision, at=bare)
+            git("fetch", *fetch, "--depth=1", "--", self.url, revision, at=bare)
         except SourceError:
-            on_progress("the server does not give a single commit; fetching all branches and tags")
+            context.report("the server gives no single commit; fetching all branches and tags")
             everything = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-            self._git(*fetch, "--", self.url, *everything, at=bare)
-        tree = f"{revision}^{{commit}}:{self.subdirectory}"
+            git("fetch", *fetch, "--", self.url, *everything, at=bare)
         try:
-            self._git("read-tree", tree, at=bare)
+            git("read-tree", f"{revision}^{{commit}}:{self.subdirectory}", at=bare)
         except SourceError as error:
             what = f"folder {self.subdirectory} in" if self.subdirectory else "commit"
             raise SourceError(f"{self.url} has no {what} {revision}") from error
@@ -112,60 +134,27 @@ class GitSource:
         attributes = bare / "info" / "attributes"
         attributes.parent.mkdir(exist_ok=True)
         attributes.write_text("* -text -eol -filter -ident -working-tree-encoding\n")
-        self._git(f"--work-tree={into}", "checkout-index", "--all", at=bare)
-        if any(
-            line.startswith("160000") for line in self._git("ls-files", "-s", at=bare).split("\n")
-        ):
-            on_progress("the repository has submodules; they are not fetched")
+        git(f"--work-tree={tree}", "checkout-index", "--all", at=bare)
+        if any(line.startswith("160000") for line in git("ls-files", "-s", at=bare).split("\n")):
+            context.report("the repository has submodules; they are not fetched")
+        return tree
 
-    def _git(self, *arguments: str, at: Path | None = None) -> str:
-        protocol = urlsplit(self.url).scheme
-        command = ["git", *([f"--git-dir={at}"] if at else [])]
-        for setting in (
-            f"core.hooksPath={_EMPTY}",
-            "core.fsmonitor=false",
-            "fetch.fsckObjects=true",
-            "submodule.recurse=false",
-            "http.lowSpeedLimit=1000",
-            "http.lowSpeedTime=60",
-        ):
-            command += ["-c", setting]
-        kept = ("GIT_SSL_", "GIT_CONFIG_", "GIT_ASKPASS", "GIT_EXEC_PATH", "GIT_TEMPLATE_DIR")
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("GIT_") or name.startswith(kept)
-        } | {
-            "GIT_ALLOW_PROTOCOL": protocol,
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_LFS_SKIP_SMUDGE": "1",
-            "LC_ALL": "C",
-        }
-        try:
-            done = subprocess.run(
-                [*command, *arguments],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_SECONDS,
-                check=False,
+
+def _choices(handle: str, fragment: str) -> tuple[str, bool]:
+    """What the fragment says: the folder, and whether large files are fetched."""
+    folder, lfs = "", "false"
+    for choice in fragment.split("&") if fragment else ():
+        name, _, value = choice.partition("=")
+        path = PurePosixPath(value)
+        if name == "subdirectory" and value and not path.is_absolute() and ".." not in path.parts:
+            folder = "" if path == PurePosixPath() else str(path)
+        elif name == "lfs" and value in ("true", "false"):
+            lfs = value
+        else:
+            raise _malformed(
+                handle, "may have #subdirectory=<folder of the repository> and lfs=true only"
             )
-        except FileNotFoundError as error:
-            raise SourceError("there is no git on the PATH", hint="Install git.") from error
-        except subprocess.TimeoutExpired as error:
-            raise SourceError(f"git took longer than {_SECONDS} s on {self.url}") from error
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()[-2000:]
-            raise SourceError(f"git {arguments[0]} failed for {self.url}: {said}", hint=_hint(said))
-        return done.stdout.decode(errors="replace")
-
-
-def _hint(said: str) -> str | None:
-    if "could not read Username" in said or "Authentication failed" in said:
-        return "The repository wants a login, or does not exist: set up git's credential helper."
-    if "does not appear to be a git repository" in said or "not found" in said:
-        return "Is the address right?"
-    return None
+    return folder, lfs == "true"
 
 
 def _malformed(handle: str, why: str) -> SourceError:
@@ -173,5 +162,5 @@ def _malformed(handle: str, why: str) -> SourceError:
     return SourceError(
         f"{shown!r} {why}",
         hint="Write git+https://host/repository.git@<commit, tag or branch>"
-        "[#subdirectory=<folder>].",
+        "[#subdirectory=<folder>&lfs=true].",
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
 from tracklayer.errors import SourceError, StoreError
-from tracklayer.sources import Progress
+from tracklayer.sources.protocol import Context, Local
 from tracklayer.store import File, hash_file, scan
 
 
@@ -32,24 +32,29 @@ class PathSource:
             )
         return cls(str(path))
 
-    def pin(self, project: Path) -> str:
+    @property
+    def pinned(self) -> None:
+        """What lies in a project may change."""
+        return
+
+    def pin(self, context: Context) -> str:
         """``sha256:<hex>`` over the names and the content of all files."""
-        return _digest(self._locate(project), self._name)
+        return _digest(_listing(self._locate(context.project), self._name))
 
     def key(self, revision: str) -> str:
         """Path and content; the project does not matter."""
         return f"path:{self.relative}@{revision}"
 
-    def download(self, revision: str, into: Path, project: Path, on_progress: Progress) -> None:
-        """Copy the files, and check that they are still those that were pinned."""
-        place = self._locate(project)
-        on_progress(f"storing {self.relative}")
-        if place.is_dir():
-            shutil.copytree(place, into, symlinks=True, dirs_exist_ok=True)
-        else:
-            shutil.copy(place, into / self._name)
-        if _digest(into, self._name) != revision:
+    def files(self, revision: str, context: Context) -> Iterable[Local]:
+        """The files where they lie, if they are still those that were pinned."""
+        place = self._locate(context.project)
+        context.report(f"storing {self.relative}")
+        files = _listing(place, self._name)
+        if _digest(files) != revision:
             raise SourceError(f"{self.relative} changed while it was being read")
+        for file in files:
+            where = place / file.path if place.is_dir() else place
+            yield Local(file.path, where, file.executable, digest=file.digest)
 
     @property
     def _name(self) -> str:
@@ -71,7 +76,7 @@ class PathSource:
         return place
 
 
-def _digest(place: Path, name: str) -> str:
+def _listing(place: Path, name: str) -> tuple[File, ...]:
     try:
         if place.is_dir():
             files = scan(place)
@@ -84,5 +89,9 @@ def _digest(place: Path, name: str) -> str:
         raise SourceError(f"path:{name} cannot be read: {error.strerror}") from error
     if not files:
         raise SourceError(f"path:{name} is an empty folder")
+    return files
+
+
+def _digest(files: tuple[File, ...]) -> str:
     listing = "".join(file.model_dump_json() for file in files)
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"

@@ -1,6 +1,7 @@
 """The spec: reading ``tracklayer.yaml`` and pipeline templates, with every mistake located."""
 
 from tracklayer.spec.check import check_project, find_cycle
+from tracklayer.spec.fields import OFFLINE
 from tracklayer.spec.loader import load, loads
 from tracklayer.spec.models import (
     After,
@@ -9,6 +10,7 @@ from tracklayer.spec.models import (
     Hyperparameter,
     Packages,
     Resources,
+    Source,
     Spec,
     Train,
 )
@@ -24,6 +26,7 @@ from tracklayer.spec.template import (
 )
 
 __all__ = [
+    "OFFLINE",
     "RUNS",
     "SECTIONS",
     "After",
@@ -34,6 +37,7 @@ __all__ = [
     "PlannedStep",
     "Positions",
     "Resources",
+    "Source",
     "Spec",
     "Step",
     "Template",

@@ -48,8 +48,8 @@ def _missing_files(spec: Spec, folder: Path) -> list[Problem]:
     found = []
     if spec.train:
         found += _missing(spec, ("train", "script"), spec.train.script, folder, script=True)
-    for name, handle in spec.sources.items():
-        scheme, _, path = handle.partition(":")
+    for name, source in spec.sources.items():
+        scheme, _, path = source.uri.partition(":")
         if scheme == "path":
             found += _missing(spec, ("sources", name), path, folder, script=False)
     return found

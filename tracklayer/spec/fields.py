@@ -83,6 +83,13 @@ Handle = Annotated[
         "a source with its scheme, such as path:data/train.csv or https://host/f.zip#sha256=...",
     ),
 ]
+ConnectionId = Annotated[
+    str,
+    Matches(
+        "^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$",
+        "the id of an Airflow connection: letters, digits, dots, dashes and underscores",
+    ),
+]
 HyperparameterName = Annotated[
     str,
     Matches(
@@ -90,6 +97,8 @@ HyperparameterName = Annotated[
         "1 to 64 letters, digits, dots, dashes and underscores, with a letter first",
     ),
 ]
+OFFLINE = "_offline"
+"""Key of a run's configuration, beside hyperparameters: none of those can have this name."""
 MetricName = Annotated[
     str,
     Matches(

@@ -22,6 +22,7 @@ from pydantic import (
 
 from tracklayer.spec.fields import (
     Asset,
+    ConnectionId,
     Cron,
     Duration,
     Handle,
@@ -127,6 +128,30 @@ def _expand(value: object) -> object:
 
 HyperparameterField = Annotated[
     Hyperparameter, BeforeValidator(_expand, json_schema_input_type=Scalar | Hyperparameter)
+]
+
+
+class Source(Model):
+    """Where something is fetched from, and what of it may be loaded."""
+
+    uri: Handle = Field(description="Where it is: hf://org/model@<commit>")
+    connection: ConnectionId | None = Field(
+        None, description="Airflow connection with the credentials; default: tracklayer_<kind>"
+    )
+    allow: list[Literal["pickle", "remote-code", "unknown"]] = Field(
+        default=[],
+        max_length=3,
+        description="What is let in although it can run code, or is of no known format",
+    )
+
+
+def _expand_source(value: object) -> object:
+    """The short form ``data: path:data.csv`` of ``data: {uri: path:data.csv}``."""
+    return value if isinstance(value, dict | Source) else {"uri": value}
+
+
+SourceField = Annotated[
+    Source, BeforeValidator(_expand_source, json_schema_input_type=Handle | Source)
 ]
 
 
@@ -245,7 +270,7 @@ class Spec(Model):
     template: TemplateName = Field(description="Pipeline and its version: train-and-deploy@1")
     description: str = Field("", max_length=1000, description="What the project is, in plain text")
     target: Name = Field("local", description="Where the steps run")
-    sources: dict[SourceName, Handle] = Field(
+    sources: dict[SourceName, SourceField] = Field(
         default={}, max_length=64, description="What is fetched, by name: path:data/train.csv"
     )
     packages: Packages | None = Field(None, description="What the training script imports")

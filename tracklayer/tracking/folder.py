@@ -35,7 +35,7 @@ def send(rest: Rest, folder: Path, path: str) -> None:
     sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in _files(folder)}
     for name in sizes:
         rest.upload(f"{path}/{name}", folder / name)
-    if (stored := _stored(rest, path)) != sizes:
+    if (stored := listed(rest, path)) != sizes:
         odd = sorted(name for name in sizes | stored if sizes.get(name) != stored.get(name))
         raise TrackingError(f"The MLflow server {rest.address} did not store whole: {odd[:5]}.")
 
@@ -55,7 +55,7 @@ def receive(rest: Rest, path: str, digest: str, into: Path) -> None:
     into.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
     try:
-        for name in _stored(rest, path):
+        for name in listed(rest, path):
             target = draft / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as stream:
@@ -90,7 +90,7 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _stored(rest: Rest, path: str) -> dict[str, int]:
+def listed(rest: Rest, path: str) -> dict[str, int]:
     """Path below ``path`` to size in bytes, of every file that the server has there."""
     sizes: dict[str, int] = {}
     waiting = [""]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -12,15 +11,15 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from tracklayer.errors import TrackingError
+from tracklayer.private import run_name
 
 _STEP = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 _FILE = re.compile(rf"(?P<step>{_STEP.pattern})\.(?P<try>[0-9]+)\.json")
 
 
 def run_folder(runs: Path, project: str, run: str) -> Path:
-    """The folder of a run. Any file system takes its name, and no two runs share one."""
-    readable = re.sub(r"[^A-Za-z0-9_.-]", "-", run)[:80].lstrip(".")
-    return runs / project / f"{readable}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
+    """The folder of a run's record."""
+    return runs / project / run_name(run)
 
 
 class RunRecord:

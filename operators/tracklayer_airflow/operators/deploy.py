@@ -38,16 +38,17 @@ class DeployOperator(_RolloutOperator):
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
         from tracklayer.serving import Golden
+        from tracklayer.store import open_store
 
         registered = record.read("register")
         version = registered["version"]
         rollout = self.rollout()
-        folder = rollout.model_folder(version)
-        if not folder.exists():
-            self.tracking().download(self.spec.name, version, folder)
+        store, manifest = open_store(), registered["manifest"]
+        # Written down before it can answer anybody: what answered once is never collected.
+        store.set_ref(f"deployments/{self.spec.name}/{version}", store.manifest(manifest))
         before = rollout.live()
         golden = Golden.from_dict(registered["golden"])
-        sockets = rollout.start(version, self.spec.deploy.replicas, golden)
+        sockets = rollout.start(version, self.spec.deploy.replicas, golden, manifest=manifest)
         self.log.info("Version %s is ready and right on %d servers", version, len(sockets))
         rollout.switch(version, sockets)
         EndpointLink().push(context, self.endpoint)
@@ -55,7 +56,12 @@ class DeployOperator(_RolloutOperator):
         previous = None
         if before and before[0] != version:
             previous = {"version": before[0], "sockets": [str(path) for path in before[1]]}
-        return {"version": version, "endpoint": self.endpoint, "previous": previous}
+        return {
+            "version": version,
+            "endpoint": self.endpoint,
+            "manifest": manifest,
+            "previous": previous,
+        }
 
 
 class VerifyOperator(_RolloutOperator):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tracklayer.settings import settings
+from tracklayer.spec import OFFLINE
 from tracklayer_airflow.operators.step import StepOperator
 
 if TYPE_CHECKING:
@@ -16,24 +18,31 @@ if TYPE_CHECKING:
 class FetchOperator(StepOperator):
     """Fetches the source named ``item``; a new revision of it is an event of its asset."""
 
-    def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
+    def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:  # noqa: ARG002
         from tracklayer.sources import fetch
-        from tracklayer.store import Store
+        from tracklayer.store import open_store
+        from tracklayer_airflow.credentials import credential
 
         assert self.item is not None
+        source = self.spec.sources[self.item]
         fetched = fetch(
-            self.spec.sources[self.item],
-            project=self.project_folder(context, record),
-            store=Store(settings().store),
+            source.uri,
+            project=self.project_folder(context),
+            store=open_store(),
             on_progress=self.line_logger(),
+            credential=partial(credential, connection=source.connection),
+            offline=settings().offline or bool((context["dag_run"].conf or {}).get(OFFLINE)),
+            allow=frozenset(source.allow),
+            scratch=self.private(context, "fetch").parent,
         )
+        self.hold(context, fetched.manifest)
         manifest = fetched.manifest
         self.log.info(
             "%s at %s: %d files, %d bytes, %s",
             fetched.handle,
             fetched.revision,
             len(manifest.files),
-            sum(file.size for file in manifest.files),
+            manifest.size,
             "in the store already" if fetched.cached else "fetched",
         )
         if self.outlets:
@@ -44,8 +53,14 @@ class FetchOperator(StepOperator):
             "revision": fetched.revision,
             "manifest": manifest.digest,
             "cached": fetched.cached,
+            "allowed": sorted(source.allow),
             "files": [
-                {"path": file.path, "size": file.size, "digest": file.digest}
+                {
+                    "path": file.path,
+                    "size": file.size,
+                    "digest": file.digest,
+                    "format": fetched.formats[file.path],
+                }
                 for file in manifest.files
             ],
         }

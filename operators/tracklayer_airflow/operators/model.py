@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracklayer.settings import settings
 from tracklayer_airflow.operators.step import StepOperator
 
 if TYPE_CHECKING:
@@ -53,29 +52,34 @@ class RegisterOperator(StepOperator):
 
         tracking = self.tracking()
         trained = record.find("train")
-        if trained:
-            run, folder = trained["mlflow_run"], Path(trained["model"]["folder"])
-        else:
-            run, folder = self._given(context, record)
+        manifest = (trained["model"] if trained else record.read("fetch-model"))["manifest"]
+        folder = self.materialised(context, manifest, "model")
+        run = trained["mlflow_run"] if trained else self._given(context, folder)
         example = golden(folder)
         version = tracking.register(
-            self.spec.name, run, tags={"tracklayer.commit": self.pinned_commit(context)}
+            self.spec.name,
+            run,
+            tags={
+                "tracklayer.commit": self.pinned_commit(context),
+                "tracklayer.manifest": manifest,
+            },
         )
         self.log.info("Registered %s version %s", self.spec.name, version.version)
-        return {"version": version.version, "mlflow_run": run, "golden": example.to_dict()}
+        return {
+            "version": version.version,
+            "mlflow_run": run,
+            "manifest": manifest,
+            "golden": example.to_dict(),
+        }
 
-    def _given(self, context: Context, record: RunRecord) -> tuple[str, Path]:
-        """A model that was not trained here: the source named ``model``."""
+    def _given(self, context: Context, folder: Path) -> str:
+        """The MLflow run of a model that was not trained here: the source named ``model``."""
         from tracklayer.serving import recognise
-        from tracklayer.store import Store
 
-        folder = record.folder / "inputs" / "model"
-        if not folder.exists():
-            Store(settings().store).materialise(record.read("fetch-model")["manifest"], folder)
         recognise(folder)
         commit = self.pinned_commit(context)
         run = self.tracking().start(
             self.spec.name, context["run_id"], parameters={}, tags={"tracklayer.commit": commit}
         )
         self.tracking().log_model(run.id, folder)
-        return run.id, folder
+        return run.id

@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
 
 from tracklayer.errors import ProjectError, TracklayerError
+from tracklayer.private import run_name
 from tracklayer.settings import settings
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     from tracklayer.spec import Spec
+    from tracklayer.store import Manifest
     from tracklayer.tracking import RunRecord, Tracking
     from tracklayer_airflow.bundle import ProjectBundle
 
@@ -98,8 +100,7 @@ class StepOperator(BaseOperator):
         from tracklayer.tracking import RunRecord, run_folder
 
         run_id = context["run_id"]
-        folder = run_folder(settings().runs, self.spec.name, run_id)
-        record = RunRecord(folder)
+        record = RunRecord(run_folder(settings().runs, self.spec.name, run_id))
         record.begin(project=self.spec.name, run=run_id, commit=self.pinned_commit(context))
         return record
 
@@ -112,12 +113,35 @@ class StepOperator(BaseOperator):
             raise ProjectError("The repository of projects cannot be read.")
         return version.version
 
-    def project_folder(self, context: Context, record: RunRecord) -> Path:
+    def private(self, context: Context, part: str, **size: int) -> Path:
+        """Where a part of what this run has decrypted lies, or is to be put; gone with the run."""
+        from tracklayer.private import run_folder
+
+        return run_folder(self.spec.name, context["run_id"], part, **size)
+
+    def materialised(self, context: Context, digest: str, part: str) -> Path:
+        """The files of a tree of the store, decrypted once a run."""
+        from tracklayer.store import open_store
+
+        store = open_store()
+        folder = self.private(context, part, size=store.manifest(digest).size)
+        if not folder.exists():
+            store.materialise(digest, folder)
+        return folder
+
+    def hold(self, context: Context, manifest: Manifest) -> None:
+        """Keep a tree in the store for as long as this run goes on."""
+        from tracklayer.store import open_store
+
+        run = run_name(context["run_id"])
+        open_store().set_ref(f"runs/{self.spec.name}/{run}/{self.task_id}", manifest)
+
+    def project_folder(self, context: Context) -> Path:
         """The project's files at the commit of the run, unpacked once a run."""
         commit = self.pinned_commit(context)
-        folder = record.folder / f"project-{commit[:12]}"
+        folder = self.private(context, f"project-{commit[:12]}")
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=record.folder, prefix=".project-") as partial:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".project-") as partial:
                 files = Path(partial, "files")
                 self._unpack(self._bundle(context).bare_repo_path, commit, files)
                 try:

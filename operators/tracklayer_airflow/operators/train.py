@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tracklayer.runtimes import Job, ProcessRuntime
+    from tracklayer.store import Manifest
     from tracklayer.tracking import RunRecord, TrackedRun
 
 
@@ -58,7 +59,12 @@ class TrainOperator(StepOperator):
         from tracklayer.serving import recognise
         from tracklayer.spec import check_project
 
-        hyperparameters = dict(context["params"])
+        assert self.spec.train is not None
+        declared = self.spec.train.hyperparameters
+        # A run's configuration may have more, such as that it is to be offline.
+        hyperparameters = {
+            name: value for name, value in context["params"].items() if name in declared
+        }
         run = self.tracking().start(
             self.spec.name,
             context["run_id"],
@@ -73,10 +79,11 @@ class TrainOperator(StepOperator):
         )
         try:
             # Who pushes with git has had nobody look for the files that the spec names.
-            if problems := check_project(self.spec, self.project_folder(context, record)):
+            if problems := check_project(self.spec, self.project_folder(context)):
                 raise SpecError(problems)
             result = self._runtime.run(self._job, on_line=self._listener(run))
             model = recognise(result.model)
+            stored = self._store(context, result.model)
             self.tracking().log_model(run.id, result.model)
         except TracklayerError:
             self.tracking().finish(run.id, "FAILED")
@@ -88,7 +95,11 @@ class TrainOperator(StepOperator):
             "seconds": (result.ended - result.started).total_seconds(),
             "peak_memory": result.peak_memory,
             "attempt": result.attempt,
-            "model": {"folder": str(result.model), "format": model.name},
+            "model": {
+                "manifest": stored.digest,
+                "format": model.name,
+                "files": [file.model_dump(exclude={"executable"}) for file in stored.files],
+            },
         }
 
     def on_kill(self) -> None:
@@ -104,13 +115,14 @@ class TrainOperator(StepOperator):
         train = self.spec.train
         assert train is not None
         limits = train.resources
+        inputs = {name: self._input(context, record, name) for name in self.spec.sources}
         return Job(
             name=f"{self.spec.name}/{context['run_id']}/{self.task_id}",
-            folder=record.folder / "jobs" / self.task_id,
+            folder=self.private(context, f"job-{self.task_id}"),
             argv=[train.script],
-            code=self.project_folder(context, record),
+            code=self.project_folder(context),
             python=Path(record.read("packages")["python"]),
-            inputs={name: self._input(record, name) for name in self.spec.sources},
+            inputs=inputs,
             hyperparameters=hyperparameters,
             env={
                 "MLFLOW_TRACKING_URI": settings().mlflow_url,
@@ -124,13 +136,19 @@ class TrainOperator(StepOperator):
             timeout=limits.timeout,
         )
 
-    def _input(self, record: RunRecord, source: str) -> Path:
-        from tracklayer.store import Store
+    def _input(self, context: Context, record: RunRecord, source: str) -> Path:
+        manifest = record.read(f"fetch-{source}")["manifest"]
+        return self.materialised(context, manifest, f"input-{source}")
 
-        folder = record.folder / "inputs" / source
-        if not folder.exists():
-            Store(settings().store).materialise(record.read(f"fetch-{source}")["manifest"], folder)
-        return folder
+    def _store(self, context: Context, model: Path) -> Manifest:
+        """The model, in the store: what is registered, served and gone back to is taken there."""
+        from tracklayer.store import open_store
+
+        store = open_store()
+        with store.session():
+            stored = store.put_tree(model, origin={"run": f"{self.spec.name}/{context['run_id']}"})
+            self.hold(context, stored)
+        return stored
 
     def _listener(self, run: TrackedRun) -> Callable[[str], None]:
         """Write each line into the log; a metric that the spec finds in it goes to MLflow too."""

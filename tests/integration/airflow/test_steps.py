@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import pytest
 
+from tracklayer import private
 from tracklayer.errors import TracklayerError
 from tracklayer.settings import settings
 from tracklayer.spec import loads
-from tracklayer.store import Store
+from tracklayer.store import open_store
 from tracklayer.tracking import run_folder
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def test_a_step_notes_its_outcome_and_hands_on_a_reference(
     noted = record["steps"]["fetch-d"]
     assert [(file["path"], file["size"]) for file in noted["files"]] == [("a.txt", 9)]
     assert not noted["cached"]
-    Store(settings().store).materialise(noted["manifest"], folder / "out")
+    open_store().materialise(noted["manifest"], folder / "out")
     assert (folder / "out" / "a.txt").read_text() == "some data"
     assert any("1 files, 9 bytes, fetched" in line for line in run.said("fetch-d"))
 
@@ -260,7 +261,7 @@ def unpack(
         bundle.initialize()
         step = NoopOperator(task_id="one", spec=loads(CHAIN), commit=commit)
         context = cast("Context", {"ti": SimpleNamespace(bundle_instance=bundle), "run_id": run})
-        return step.project_folder(context, step.record(context))
+        return step.project_folder(context)
 
     return take
 
@@ -313,7 +314,7 @@ def test_two_steps_may_unpack_at_once(remote: Remote, unpack: Callable[..., Path
         assert len(set(folders)) == 1
         assert len(contents(folders[0])) == 201
         left = {path.name for path in folders[0].parent.parent.iterdir()}
-        assert left == {"record", folders[0].parent.name}
+        assert left == {folders[0].parent.name}
 
 
 def test_a_link_out_of_the_project_is_the_users_mistake(
@@ -331,8 +332,8 @@ def test_a_commit_that_is_gone_is_an_error_that_says_so(
     remote.push({"p/tracklayer.yaml": CHAIN})
     with pytest.raises(TracklayerError, match="ffff"):
         unpack(commit="f" * 40)
-    folder = run_folder(settings().runs, "p", "run")
-    assert {path.name for path in folder.iterdir()} == {"record"}, "nothing is left half done"
+    (folder,) = private.run_folders("p", private.run_name("run"))
+    assert list(folder.iterdir()) == [], "nothing is left half done"
 
 
 def test_a_project_that_is_not_in_the_commit_is_an_error_that_says_so(

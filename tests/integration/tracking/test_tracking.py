@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -14,6 +15,9 @@ import pytest
 from tracklayer.errors import ModelError, TrackingError
 from tracklayer.tracking import Tracking
 from tracklayer.tracking.rest import Rest
+
+if TYPE_CHECKING:
+    from tests.integration.tracking.conftest import Server
 
 
 @pytest.fixture
@@ -228,16 +232,15 @@ def test_a_script_logs_into_the_same_run(tracking: Tracking, project: str, serve
     assert tracking.start(project, "r") == run
 
 
-def test_the_server_keeps_to_its_home(
-    server: str, tracking: Tracking, project: str, home: Path
-) -> None:
+def test_the_server_keeps_to_its_home(tracking: Tracking, project: str, served: Server) -> None:
     tracking.log_record(tracking.start(project, "r").id, {})
-    assert sorted(path.name for path in home.iterdir()) == ["artifacts", "mlflow.db"]
+    home = served.home / "mlflow"
+    assert sorted(path.name for path in home.iterdir()) == [".lock", "mlflow.db"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in home.rglob("*"))
     with sqlite3.connect(home / "mlflow.db") as database:
         rows = database.execute("select name from experiments").fetchall()
     assert (project,) in rows
-    assert json.loads(httpx.get(f"{server}/api/3.0/mlflow/server-info").text)
+    assert json.loads(httpx.get(f"{served.url}/api/3.0/mlflow/server-info").text)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example"])

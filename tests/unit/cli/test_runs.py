@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tracklayer.spec import OFFLINE
+
 PARAMS = {
     "epochs": {"value": 3, "schema": {"type": "integer", "minimum": 1}},
     "rate": {"value": 0.5, "schema": {"type": "number"}},
@@ -51,6 +53,14 @@ def test_hyperparameters_have_the_types_of_the_project(remote, server, project):
     assert [asked.json for asked in server.asked if asked.method == "PATCH"] == [
         {"is_paused": False}
     ]
+
+
+def test_a_run_without_the_network(remote, project):
+    assert remote("run", "p", "--offline", "--set", "epochs=7")[0] == 0
+    assert project["conf"] == {"epochs": 7, OFFLINE: True}
+    code, _, err = remote("run", "p", "--set", f"{OFFLINE}=true")
+    assert code == 3
+    assert f"There is no hyperparameter {OFFLINE}." in err
 
 
 @pytest.mark.parametrize(

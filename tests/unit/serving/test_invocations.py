@@ -25,6 +25,17 @@ def invoke(folder: Path, request: object, content_type: bytes = b"application/js
     return orjson.loads(reply.body)
 
 
+def test_a_column_of_csv_for_a_model_with_one_axis(identity: Identity) -> None:
+    texts = ['a, "b"\nc\u2028d', "e"]
+    body = 'v\r\n"a, ""b""\nc\u2028d"\r\ne\r\n'.encode()
+    for text in (body, body.removeprefix(b"v\r\n")):
+        answer = invoke(identity(TensorProto.STRING), text, b"text/csv")
+        assert answer == {"predictions": texts}
+    assert invoke(identity(TensorProto.INT64), b"v\n1\n2\n", b"text/csv") == {"predictions": [1, 2]}
+    with pytest.raises(RequestError, match="does not fit"):
+        invoke(identity(TensorProto.INT64), b"1,2\n3,4\n", b"text/csv")
+
+
 @pytest.mark.parametrize(
     "request_", [{"instances": [[0] * 4, [1] * 4]}, {"inputs": {"x": [[0] * 4, [1] * 4]}}]
 )

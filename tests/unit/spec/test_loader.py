@@ -17,7 +17,9 @@ def test_a_whole_spec(digits: str, tmp_path: Path) -> None:
     path.write_text(digits)
     spec = load(path)
     assert (spec.name, spec.template, spec.target) == ("digits", "train-and-deploy@1", "local")
-    assert spec.sources == {"data": "path:data/optdigits.csv.gz"}
+    assert {name: source.uri for name, source in spec.sources.items()} == {
+        "data": "path:data/optdigits.csv.gz"
+    }
     assert spec.packages.requirements == ["torch==2.13.0", "pandas"]
     assert spec.train.values() == {"epochs": 5, "learning-rate": 0.001, "optimizer": "adam"}
     resources = spec.train.resources
@@ -153,3 +155,34 @@ def test_schedules() -> None:
     assert schedule('"0 3 * * mon-fri"') == "0 3 * * mon-fri"
     assert schedule("'*/15 2,14 L * *'") == "*/15 2,14 L * *"
     assert schedule("{after: [b/model, c/data]}") == After(after=["b/model", "c/data"])
+
+
+def test_a_source_with_what_it_needs() -> None:
+    text = """\
+name: a
+template: t@1
+sources:
+  short: path:a.csv
+  long: {uri: "hf://org/model@main", connection: hf-lab, allow: [pickle, remote-code]}
+"""
+    short, long = loads(text).sources.values()
+    assert (short.uri, short.connection, short.allow) == ("path:a.csv", None, [])
+    assert (long.uri, long.connection) == ("hf://org/model@main", "hf-lab")
+    assert long.allow == ["pickle", "remote-code"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{uri: path:a, allow: [everything]}", "`sources.a.allow[0]` must be one of these"),
+        ("{allow: [pickle]}", "`sources.a.uri` is missing"),
+        ("{uri: path:a, conection: x}", "unknown key `sources.a.conection`"),
+        ("{uri: path:a, connection: 'a b'}", "`sources.a.connection` must be the id of an Airflow"),
+    ],
+)
+def test_a_source_that_is_wrong(source: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        loads(f"name: a\ntemplate: t@1\nsources:\n  a: {source}\n")
+    (problem,) = caught.value.problems
+    assert message in problem.message
+    assert problem.line == 4

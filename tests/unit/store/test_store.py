@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import os
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tracklayer.errors import StoreError
-from tracklayer.store import File, Manifest, Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+from tracklayer.store import File, Manifest, Store, keys_of, open_store, scan
+from tracklayer.store.keys import FileKeys
+from tracklayer.store.seal import fingerprint
 
 
 @pytest.fixture
@@ -36,7 +30,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def objects(store: Store) -> list[Path]:
-    return sorted(store.root.glob("objects/*/*"))
+    return [*store.root.glob("objects/*/*"), *store.root.glob("sealed/*/*")]
 
 
 def test_a_tree_comes_back_as_it_was(store: Store, tree: Path, tmp_path: Path) -> None:
@@ -63,7 +57,7 @@ def test_equal_content_is_one_object(store: Store, tree: Path) -> None:
     store.put_tree(tree)
     store.put_file(tree / "a.txt")
     assert len(objects(store)) == count
-    assert {p.stat().st_mode & 0o777 for p in objects(store)} == {0o400}
+    assert {p.stat().st_mode & 0o077 for p in objects(store)} == {0}
     assert store.root.stat().st_mode & 0o777 == 0o700
 
 
@@ -116,11 +110,11 @@ def test_damage_is_found_and_nothing_half_done(
 ) -> None:
     manifest = store.put_tree(tree)
     blob = next(f for f in manifest.files if f.path == "sub/b.bin")
-    path = store.root / "objects" / blob.digest[7:9] / blob.digest[9:]
+    [path] = (path for path in objects(store) if path.name == blob.digest[9:])
     content = bytearray(path.read_bytes())
     path.unlink()
     if damage == "wrong byte":
-        content[1000] ^= 1
+        content[2000] ^= 1
         path.write_bytes(content)
     elif damage == "truncated":
         path.write_bytes(content[:-1])
@@ -189,19 +183,19 @@ def test_a_missing_folder_is_an_error(store: Store, tmp_path: Path) -> None:
         store.put_tree(tmp_path / "nope")
 
 
-def test_names_survive_and_need_their_files(store: Store, tree: Path) -> None:
+def test_what_is_remembered_needs_its_files(store: Store, tree: Path) -> None:
     manifest = store.put_tree(tree)
     assert store.recall("https://host/x#sha256=1") is None
     store.remember("https://host/x#sha256=1", manifest)
     store.remember("https://host/x#sha256=1", manifest)
-    assert Store(store.root).recall("https://host/x#sha256=1") == manifest
+    assert store.recall("https://host/x#sha256=1") == manifest
     objects(store)[0].unlink()
     assert store.recall("https://host/x#sha256=1") is None
 
 
 def test_many_writers_of_the_same_content(store: Store, tree: Path) -> None:
     def put(_: int) -> Manifest:
-        return Store(store.root).put_tree(tree)
+        return store.put_tree(tree)
 
     with ThreadPoolExecutor(8) as pool:
         assert len({m.digest for m in pool.map(put, range(16))}) == 1
@@ -209,80 +203,92 @@ def test_many_writers_of_the_same_content(store: Store, tree: Path) -> None:
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_what_was_stored_plain_stays_readable(tmp_path: Path, tree: Path, sealed: Store) -> None:
+    manifest = Store(sealed.root).put_tree(tree)
+    sealed.materialise(manifest.digest, tmp_path / "out")
+    assert scan(tmp_path / "out") == manifest.files
+    with sealed.open(manifest.files[0]) as stream:
+        assert stream.read() == b"one"
+    # Stored again it is encrypted, and the plain copy goes.
+    assert sealed.put_tree(tree) == manifest
+    assert not list(sealed.root.glob("objects/*/*"))
+    assert sealed.verify() == []
 
 
-def test_no_space_left(tmp_path: Path) -> None:
-    """The limit on the size of a file makes a write end half way, as a full disk does."""
-    (tmp_path / "big").write_bytes(os.urandom(200_000))
-    (tmp_path / "small").write_text("fits")
-    result = python(
-        """
-        import resource, sys
-        from pathlib import Path
-        from tracklayer.errors import StoreError
-        from tracklayer.store import Store
-        folder = Path(sys.argv[1])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        store = Store(folder / "store")
-        store.put_file(folder / "small")
-        try:
-            store.put_file(folder / "big")
-        except StoreError as error:
-            print(error)
-        """,
-        tmp_path,
-    )
-    assert "Free some space" in result.stdout, result
-    assert [p.read_text() for p in objects(Store(tmp_path / "store"))] == ["fits"]
-    assert list((tmp_path / "store/tmp").iterdir()) == []
+def test_without_keys_what_is_encrypted_names_its_key(
+    tmp_path: Path, tree: Path, sealed: Store
+) -> None:
+    manifest = sealed.put_tree(tree)
+    [key_id] = FileKeys(tmp_path / "keys" / "store", sealed.root).ids
+    bare = Store(sealed.root)
+    with pytest.raises(StoreError, match=f"encrypted with the key {key_id}"):
+        bare.materialise(manifest.digest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # What such a store gets is kept plain beside it, and read from there.
+    bare.put_tree(tree)
+    bare.materialise(manifest.digest, tmp_path / "out")
+    assert scan(tmp_path / "out") == manifest.files
 
 
-def test_killed_in_the_middle_of_a_put(tmp_path: Path) -> None:
-    (tmp_path / "big").write_bytes(os.urandom(300_000))
-    result = python(
-        """
-        import os, shutil, signal, sys
-        from pathlib import Path
-        from tracklayer.store import Store
-        folder = Path(sys.argv[1])
-        copy = shutil.copyfile
-        def half(source, target):
-            target.write_bytes(source.read_bytes()[:1000])
-            os.kill(os.getpid(), signal.SIGKILL)
-        shutil.copyfile = half
-        Store(folder / "store").put_file(folder / "big")
-        """,
-        tmp_path,
-    )
-    assert result.returncode == -9
-    store = Store(tmp_path / "store")
-    assert objects(store) == []
-    left = next((store.root / "tmp").iterdir())
-    os.utime(left, (0, 0))
-    blob = store.put_file(tmp_path / "big")
-    assert blob.size == 300_000
-    assert not left.exists()
-    assert store.verify() == []
+def test_a_lost_key_file_is_not_replaced(tmp_path: Path, tree: Path, sealed: Store) -> None:
+    manifest = sealed.put_tree(tree)
+    key = tmp_path / "keys" / "store"
+    kept = key.read_bytes()
+    key.unlink()
+    with pytest.raises(StoreError, match=r"key [0-9a-f]{16} is needed, and the key file"):
+        sealed.materialise(manifest.digest, tmp_path / "out")
+    (tree / "a.txt").write_text("new")
+    with pytest.raises(StoreError, match="backup"):
+        sealed.put_tree(tree)
+    assert not key.exists()
+    key.write_bytes(kept)
+    key.chmod(0o600)
+    sealed.materialise(manifest.digest, tmp_path / "out")
 
 
-def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match="must be able to read and write"):
-        Store(tmp_path / "file" / "store").put_file(tmp_path / "file")
+def test_content_under_a_wrong_key_is_not_taken_for_stored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "f").write_text("content")
+    store = Store(tmp_path / "store", keys_of("env:KEYS_OF_THE_TEST", root=tmp_path / "store"))
+    monkeypatch.setenv("KEYS_OF_THE_TEST", base64.b64encode(bytes(32)).decode())
+    blob = store.put_file(tmp_path / "f")
+    monkeypatch.setenv("KEYS_OF_THE_TEST", base64.b64encode(b"1" * 32).decode())
+    with pytest.raises(StoreError, match=fingerprint(bytes(32))):
+        store.put_file(tmp_path / "f")
+    with pytest.raises(StoreError, match=fingerprint(bytes(32))):
+        store.open(blob)
 
 
-def test_a_damaged_name(store: Store, tree: Path) -> None:
-    store.remember("key", store.put_tree(tree))
-    path = next((store.root / "names").iterdir())
-    path.chmod(0o600)
-    path.write_text(json.dumps({"key": "key"}))
-    with pytest.raises(StoreError, match="Remove"):
-        store.recall("key")
+def test_a_damaged_object_is_mended_by_storing_it_again(sealed: Store, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("content")
+    blob = sealed.put_file(tmp_path / "f")
+    [path] = objects(sealed)
+    content = bytearray(path.read_bytes())
+    content[80] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        sealed.open(blob)
+    sealed.put_file(tmp_path / "f")
+    with sealed.open(blob) as stream:
+        assert stream.read() == b"content"
+
+
+def test_an_object_under_the_name_of_another_is_refused(sealed: Store, tmp_path: Path) -> None:
+    for name in ("f", "g"):
+        (tmp_path / name).write_text(name)
+    f, g = (sealed.put_file(tmp_path / name) for name in ("f", "g"))
+    by_name = {path.name: path for path in objects(sealed)}
+    by_name[f.digest[9:]].write_bytes(by_name[g.digest[9:]].read_bytes())
+    with pytest.raises(StoreError, match="it is another object"):
+        sealed.open(f)
+    assert len(sealed.verify()) == 1
+
+
+def test_the_store_of_the_settings_is_encrypted(own_home: Path, tree: Path) -> None:
+    store = open_store()
+    store.put_tree(tree)
+    assert store.usage().sealed == 4
+    assert store.usage().plain == 0
+    [key] = (own_home / "keys").glob("store")
+    assert key.stat().st_mode & 0o777 == 0o600
