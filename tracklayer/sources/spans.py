@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_LEAST, _MOST = 4, 16  # chunks of one request
+_LEAST, _MOST = 4, 32  # chunks of one request
 
 
 class Span:
@@ -38,11 +38,11 @@ class Spans:
         left = sum(map(len, self._runs))
         return self._take(max(_LEAST, min(_MOST, left // (2 * streams))))
 
-    def take_first(self) -> Span:
-        """The chunk at the start of the file, if it is among them; else an empty span."""
+    def take_first(self, most: int) -> Span:
+        """So many chunks at the start of the file, if that is among them; else an empty span."""
         if self._runs and self._runs[0].first == 0:
-            return self._take(1)
-        return Span(1, 1)
+            return self._take(most)
+        return Span(0, 0)
 
     def _take(self, most: int) -> Span:
         run = self._runs[0]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from tracklayer.errors import StoreError
 from tracklayer.store.locks import shared, try_lock
@@ -28,21 +29,37 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._tmp = root / "tmp"
         self._swept = False
+        self._counting, self._sessions, self._shared = Lock(), 0, ExitStack()
 
     def folder(self, name: str = "") -> Path:
         """A folder of the store, or its root, made where it is missing."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self.root / name).mkdir(exist_ok=True, mode=0o700)
-        return self.root / name
+        folder = self.root / name
+        with suppress(FileExistsError):
+            try:
+                folder.mkdir(mode=0o700)
+            except FileNotFoundError:
+                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                folder.mkdir(mode=0o700)
+        return folder
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """What is stored inside is not collected before the end. May be nested."""
-        with ExitStack() as stack:
-            with explained(self.root):
-                stack.enter_context(shared(self.folder() / "lock"))
+        """What is stored inside is not collected before the end. May be nested, also by threads:
+        the lock is taken by the first and given back by the last."""
+        with self._counting, explained(self.root):
+            if not self._sessions:
+                self.folder()
+                self._shared.enter_context(shared(self.root / "lock"))
+            self._sessions += 1
+        try:
             yield
+        finally:
+            with self._counting:
+                self._sessions -= 1
+                if not self._sessions:
+                    self._shared.close()
 
     @contextmanager
     def temporary(self) -> Iterator[tuple[Path, int]]:
@@ -95,12 +112,15 @@ class Disk:
 
     def _new_temporary(self) -> tuple[Path, int]:
         """Its owner holds its lock, so that what a killed one left can be told and swept."""
-        folder = self.folder("tmp")
         if not self._swept:
             self._swept = True
             self.sweep()
         while True:
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix="")
+            try:
+                descriptor, name = tempfile.mkstemp(dir=self._tmp, prefix="")
+            except FileNotFoundError:
+                self.folder("tmp")
+                continue
             if try_lock(descriptor) and os.fstat(descriptor).st_nlink:
                 return Path(name), descriptor
             os.close(descriptor)  # swept between the two

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from threading import Event
+from threading import Condition
 from typing import Protocol, Self
 
 from tracklayer.errors import StoreError
@@ -20,6 +20,8 @@ from tracklayer.store.seal import CHUNK, FRAME, UNKNOWN, Bytes, Cipher, Damage
 from tracklayer.store.stream import read_chunk, unlock
 
 _WAIT = 600.0  # seconds for another process that receives the same
+_AHEAD = (64 << 20) // CHUNK  # chunks that wait in memory to be hashed
+_PATIENCE = 1.0  # seconds
 
 
 class Hash(Protocol):
@@ -60,7 +62,11 @@ class Draft:
         self._hashed = 0
         self._spare: list[memoryview] = []
         self._cipher: Cipher | None = None
-        self._leaving = Event()
+        self._leaving = self._following = False
+        self._writing: set[int] = set()
+        self._waiting: dict[int, bytes] = {}
+        self._turn = Condition()
+        self._chunk = blank(min(CHUNK, size))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -73,7 +79,7 @@ class Draft:
                     self._begin()
             self._pool = ThreadPoolExecutor(1)
             stack.callback(self._pool.shutdown, cancel_futures=True)
-            stack.callback(self._leaving.set)
+            stack.callback(self._leave)
             if not self._size:
                 self.write(0, b"")
             self._follow()
@@ -88,7 +94,8 @@ class Draft:
         return [index for index, there in enumerate(self._arrived) if not there]
 
     def write(self, index: int, data: Bytes) -> None:
-        """Put a chunk in its place; one that is there already stays. For any number of threads.
+        """Put a chunk in its place; one that is there already, or on its way, stays. For any number
+        of threads.
 
         :raises StoreError: it is not a chunk of this content, the disk is full.
         """
@@ -97,17 +104,23 @@ class Draft:
             raise StoreError(
                 f"{self._name}: {len(data)} bytes are not chunk {index} of {self._size} bytes"
             )
-        if self._arrived[index]:
-            return
-        with explained(self._objects.root):
-            if self._cipher:
-                frame = self._frame()
-                raw = self._cipher.seal(index, data, frame, last=index == self._count - 1)
-                write_all(self._data, raw, seal.offset(index))
-                self._spare.append(frame)
-            else:
-                write_all(self._data, data, index * CHUNK)
-            self._mark(index, arrived=True)
+        with self._turn:
+            if self._arrived[index] or index in self._writing:
+                return
+            self._writing.add(index)
+        kept = self._ahead_of(index) and bytes(data)
+        try:
+            with explained(self._objects.root):
+                self._put(index, data)
+        except BaseException:
+            with self._turn:
+                self._writing.remove(index)
+            raise
+        with self._turn:
+            self._writing.remove(index)
+            self._arrived[index] = True
+            if kept:
+                self._waiting[index] = kept
         self._follow()
 
     def commit(self) -> Blob:
@@ -182,22 +195,65 @@ class Draft:
         os.ftruncate(self._data, seal.sealed_size(self._size) if keys else self._size)
         os.ftruncate(self._marks, self._count)
 
+    def _put(self, index: int, data: Bytes) -> None:
+        if self._cipher:
+            frame = self._frame()
+            raw = self._cipher.seal(index, data, frame, last=index == self._count - 1)
+            write_all(self._data, raw, seal.offset(index))
+            self._spare.append(frame)
+        else:
+            write_all(self._data, data, index * CHUNK)
+        self._note(index, arrived=True)
+
+    def _ahead_of(self, index: int) -> bool:
+        """Whether a chunk is to be kept in memory until it is hashed, which saves reading it back.
+
+        Whoever is far ahead waits a little, because hashing is what everything waits for in the
+        end. Not for long: the chunk that is next may be nobody's yet.
+        """
+        with self._turn:
+            return self._count > 1 and self._turn.wait_for(
+                lambda: index < self._hashed + _AHEAD, _PATIENCE
+            )
+
+    def _leave(self) -> None:
+        with self._turn:
+            self._leaving = True
+
     def _follow(self) -> None:
         """Hash what has arrived in order, in a thread of its own."""
-        if self._count > 1:
-            self._pool.submit(self._hash)
+        with self._turn:
+            if self._following or self._count == 1 or not self._next_is_there():
+                return
+            self._following = True
+        self._pool.submit(self._hash)
+
+    def _next_is_there(self) -> bool:
+        return self._hashed < self._count and bool(self._arrived[self._hashed])
 
     def _hash(self) -> None:
-        chunk = blank(min(CHUNK, self._size))
-        while self._hashed < self._count and self._arrived[self._hashed]:
-            if self._leaving.is_set():
-                return
-            part = self._read(self._hashed, chunk)
-            if part is None:
-                return
+        while (part := self._next()) is not None:
             for sha in self._hashes:
                 sha.update(part)
-            self._hashed += 1
+            with self._turn:
+                self._hashed += 1
+                self._turn.notify_all()
+
+    def _next(self) -> Bytes | None:
+        """The chunk to hash; None if there is none for now."""
+        with self._turn:
+            index = self._hashed
+            self._following = self._next_is_there() and not self._leaving
+            if not self._following:
+                return None
+            kept = self._waiting.pop(index, None)
+        if kept is not None:
+            return kept
+        part = self._read(index, self._chunk)
+        if part is None:
+            with self._turn:
+                self._following = False
+        return part
 
     def _read(self, index: int, into: memoryview) -> memoryview | None:
         """A chunk that arrived; None, and it counts as missing, if it was damaged since."""
@@ -209,7 +265,8 @@ class Draft:
         try:
             read_chunk(self._data, self._cipher, index, self._size, frame, part)
         except Damage:
-            self._mark(index, arrived=False)
+            self._note(index, arrived=False)
+            self._arrived[index] = False
             return None
         finally:
             self._spare.append(frame)
@@ -221,9 +278,8 @@ class Draft:
         except IndexError:
             return blank(FRAME)
 
-    def _mark(self, index: int, *, arrived: bool) -> None:
+    def _note(self, index: int, *, arrived: bool) -> None:
         write_all(self._marks, bytes([arrived]), index)
-        self._arrived[index] = arrived
 
     def _remove(self) -> None:
         for name in ("arrived", "data"):

@@ -5,7 +5,7 @@
     0      prefix: magic, version, size of a chunk, random id of the file
     64     slot 0: number, key id, wrapped data key, digest and size of the content, checksum
     512    slot 1
-    1024   chunk 0, chunk 1, ...: ciphertext of 1 MiB (the last one: what is left), tag, salt
+    1024   chunk 0, chunk 1, ...: ciphertext of 256 KiB (the last one: what is left), tag, salt
 
 Every file has a data key of its own. A slot holds it wrapped by a key-encryption key (AES-256-GCM;
 prefix, number, key id, digest and size are associated data). Of two whole slots the one with the
@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tracklayer.errors import StoreError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18  # small enough for a processor's cache, and for a part read at random
 HEADER = 1024
 KEY = 32
 UNKNOWN = bytes(32)
@@ -161,8 +161,9 @@ class Cipher:
     """
 
     def __init__(self, prefix: bytes | None = None, key: bytes | None = None) -> None:
-        self.prefix = prefix or _PREFIX.pack(_MAGIC, _VERSION, CHUNK, os.urandom(16))
-        self._key = key or os.urandom(KEY)
+        fresh = b"" if prefix and key else os.urandom(KEY + 16)
+        self.prefix = prefix or _PREFIX.pack(_MAGIC, _VERSION, CHUNK, fresh[KEY:])
+        self._key = key or fresh[:KEY]
         self._aead = AESGCM(self._key)
 
     def seal(self, index: int, data: Bytes, frame: memoryview, *, last: bool) -> memoryview:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _THREADS = 2
+_SPARE = 8
+# Memory of readers that are closed. To touch new pages takes longer than to decrypt into them.
+_spare: list[tuple[memoryview, memoryview]] = []
 
 
 def seal(source: BinaryIO, target: BinaryIO, keys: Keys, *, digest: bytes = UNKNOWN) -> None:
@@ -134,8 +137,7 @@ class SealedReader(io.RawIOBase):
         self._descriptor, self._cipher, self._size = descriptor, cipher, size
         self._failed = failed
         self._position = 0
-        self._frame = blank(min(FRAME, size + FRAME - CHUNK))
-        self._chunk = blank(min(CHUNK, size))
+        self._frame, self._chunk = _spare.pop() if _spare else (blank(FRAME), blank(CHUNK))
         self._index = -1  # of the chunk in memory
 
     def readinto(self, into: WriteableBuffer, /) -> int:
@@ -181,6 +183,8 @@ class SealedReader(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             os.close(self._descriptor)
+            if len(_spare) < _SPARE:
+                _spare.append((self._frame, self._chunk))
         super().close()
 
 

@@ -18,7 +18,9 @@ import pytest
 
 from tracklayer.errors import SourceError
 from tracklayer.sources import Limits, Remote
+from tracklayer.store import Draft
 
+CHUNK = Draft.CHUNK
 MIB = 1 << 20
 SMALL = os.urandom(300_000)
 LARGE = os.urandom(9 * MIB + 12_345)
@@ -91,7 +93,7 @@ def test_a_large_file_comes_in_parts(hostile_server: Any, engine: Any, promised:
     assert spans[0][0] == 0
     assert spans[-1][1] == len(content) - 1
     assert all(one[1] + 1 == other[0] for one, other in itertools.pairwise(spans))
-    assert all(first % MIB == 0 for first, _ in spans)
+    assert all(first % CHUNK == 0 for first, _ in spans)
     assert 4 <= most[0] <= 8
     later = [a.headers.get("if-range") for a in hostile_server.requests]
     assert later.count('"one"') >= len(spans) - 1

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.integration.store.conftest import Room
 
 CONTENT = bytes(range(256)) * (CHUNK // 256) + b"12345"
+HALF = CONTENT * 4
 
 
 def put(room: Room) -> None:
@@ -84,8 +85,8 @@ def small_disk(tmp_path: Path, give_up: Callable[[str], Never]) -> Iterator[Path
 def test_a_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
     store = Store(small_disk / "store", FileKeys(tmp_path / "keys", small_disk / "none"))
     (tmp_path / "small").write_bytes(b"small")
-    (tmp_path / "half").write_bytes(CONTENT)
-    (tmp_path / "big").write_bytes(CONTENT * 3)
+    (tmp_path / "half").write_bytes(HALF)
+    (tmp_path / "big").write_bytes(HALF * 3)
     store.set_ref("small", store.put_file(tmp_path / "small"))
     half = store.put_file(tmp_path / "half")
     twice = [File(path=name, digest=half.digest, size=half.size) for name in ("a", "b")]
@@ -110,5 +111,5 @@ def test_a_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
     assert store.collect(quota=1 << 20).drafts == 1
     again = store.put_file(tmp_path / "half")
     with store.open(again) as stream:
-        assert stream.read() == CONTENT
+        assert stream.read() == HALF
     assert store.verify() == []

@@ -19,7 +19,7 @@ def test_each_chunk_once_and_less_towards_the_end() -> None:
     found = taken(list(range(2048)), 8)
     assert [index for first, end in found for index in range(first, end)] == list(range(2048))
     sizes = [end - first for first, end in found]
-    assert sizes[0] == 16
+    assert sizes[0] == 32
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-2] == 4
 
@@ -39,10 +39,10 @@ def test_holes(missing: list[int], found: list[tuple[int, int]]) -> None:
 
 def test_the_first_chunk_may_be_there() -> None:
     spans = Spans([0, 1, 2])
-    first = spans.take_first()
+    first = spans.take_first(1)
     assert (first.first, first.end) == (0, 1)
     rest = spans.take(1)
     assert rest
     assert (rest.first, rest.end) == (1, 3)
-    assert not Spans([4]).take_first()
-    assert not Spans([]).take_first()
+    assert not Spans([4]).take_first(4)
+    assert not Spans([]).take_first(4)
