@@ -32,7 +32,12 @@ class Place:
         self.root = root
         self.socket = sockets / "s.sock"
         self.config = root / "config with space"
-        self.supervisor = Supervisor(self.config, self.socket, root / "logs")
+        self.supervisor = Supervisor(
+            self.config,
+            self.socket,
+            root / "logs",
+            secrets={"STORE_KEY": "secret-of-this-test", "AWS_ONE": "1", "AWS_TWO": "2"},
+        )
 
     def program(self, name: str = "web", code: str = SLEEP, **more: Any) -> Program:
         values: dict[str, Any] = {
@@ -242,3 +247,36 @@ def test_a_silent_listener_is_an_error_not_a_hang(
             place.supervisor.alive()
     finally:
         os.kill(place.daemon(), signal.SIGCONT)
+
+
+TELL = """
+import json, os, sys, time
+names = ("STORE_KEY", "AWS_ONE", "AWS_TWO", "TRACKLAYER_SECRETS")
+with open(sys.argv[1], "w") as file:
+    json.dump([name for name in names if name in os.environ], file)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "got"),
+    [
+        ([], []),
+        (["STORE_KEY"], ["STORE_KEY"]),
+        (["AWS_*"], ["AWS_ONE", "AWS_TWO"]),
+        (["*"], ["STORE_KEY", "AWS_ONE", "AWS_TWO"]),
+    ],
+)
+def test_a_service_gets_the_secrets_that_it_names_and_no_file_has_one(
+    place: Place, named: list[str], got: list[str]
+) -> None:
+    told = place.root / "told"
+    argv = [sys.executable, "-S", "-c", TELL, str(told)]
+    place.supervisor.add(place.program(argv=argv, secrets=named))
+    place.running()
+    until(told.exists)
+    until(lambda: bool(told.read_text()))
+    assert json.loads(told.read_text()) == got
+    for path in place.config.rglob("*"):
+        if path.is_file():
+            assert b"secret-of-this-test" not in path.read_bytes()
