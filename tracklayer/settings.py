@@ -135,11 +135,6 @@ class Settings(BaseSettings):
         return self.home / "mlflow"
 
     @property
-    def services(self) -> Path:
-        """Model servers: one folder a service with its model and its supervisor entry."""
-        return self.home / "services"
-
-    @property
     def logs(self) -> Path:
         """Logs of the platform's processes and of the services."""
         return self.home / "logs"

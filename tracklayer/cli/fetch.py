@@ -168,7 +168,7 @@ def _show(output: Output, name: str | None, fetched: Fetched) -> None:
     manifest = fetched.manifest
     state = "in the store already" if fetched.cached else "fetched"
     told = f"{state}, {decimal(manifest.size)}"
-    output.say(f"{name}: {told}" if name else told.capitalize())
+    output.say(f"{name}: {told}" if name else told[0].upper() + told[1:])
     output.say(f"  revision  {fetched.revision}")
     output.say(f"  tree      {manifest.digest}")
     view = table("  file", ">size", "format", "digest")

@@ -1,11 +1,8 @@
-"""A model folder as artifacts: sent whole, and taken back only if it is the same to the byte."""
+"""A model folder as artifacts: sent whole, and named by its content."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path, PurePosixPath
 
 from tracklayer.errors import ModelError, TrackingError
@@ -38,40 +35,6 @@ def send(rest: Rest, folder: Path, path: str) -> None:
     if (stored := listed(rest, path)) != sizes:
         odd = sorted(name for name in sizes | stored if sizes.get(name) != stored.get(name))
         raise TrackingError(f"The MLflow server {rest.address} did not store whole: {odd[:5]}.")
-
-
-def receive(rest: Rest, path: str, digest: str, into: Path) -> None:
-    """Download a folder; ``into`` appears when all of it is there and right.
-
-    :param digest: what it must have; an ``into`` that has it already is left as it is.
-    :raises TrackingError: the server cannot be reached or has something else; ``into`` is taken.
-    """
-    if into.exists():
-        if any(into.iterdir()):
-            if digest_of(into) == digest:
-                return
-            raise TrackingError(f"{into} has other files in it.", hint="Delete it, or use another.")
-        into.rmdir()
-    into.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
-    try:
-        for name in listed(rest, path):
-            target = draft / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as stream:
-                for part in rest.download(f"{path}/{name}"):
-                    stream.write(part)
-                stream.flush()
-                os.fsync(stream.fileno())
-        found = digest_of(draft) if any(draft.iterdir()) else "nothing"
-        if found != digest:
-            message = f"The MLflow server {rest.address} has {found} at {path}, not {digest}."
-            raise TrackingError(message, hint="The artifact was changed or lost; train again.")
-        draft.rename(into)
-    except OSError as error:
-        raise TrackingError(f"{into} cannot be written: {error.strerror}.") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[Path]:

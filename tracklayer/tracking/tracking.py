@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tracklayer.errors import TrackingError
-from tracklayer.tracking.folder import digest_of, receive, send
+from tracklayer.tracking.folder import digest_of, send
 from tracklayer.tracking.rest import RefusedError, Rest
 
 CHAMPION = "champion"
@@ -243,12 +243,6 @@ class Tracking:
                 return None
             raise
         return self._version(found["model_version"])
-
-    def download(self, project: str, version: int, into: Path) -> None:
-        """Bring the files of a version; ``into`` appears when all are there and right."""
-        query = {"name": project, "version": str(version)}
-        found = self._version(self._rest.get("model-versions/get", **query)["model_version"])
-        receive(self._rest, _served(found.source), found.digest, into)
 
     # What the above is made of
 
