@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,19 +59,30 @@ def private(platform: Platform) -> list[Path]:
     return [path for root in platform.private for path in root.rglob("*") if path.is_file()]
 
 
-def holds_marker(path: Path) -> bool:
-    try:
-        return MARKER in path.read_bytes()
-    except OSError:
-        return False
+def holding(platform: Platform, text: bytes) -> tuple[list[Path], int]:
+    """The files that the platform has written and that hold a text; and how many were read.
+
+    Installed packages are left out.
+    """
+    found, read = [], 0
+    for path in (path for folder in platform.home.iterdir() for path in (folder, *tree(folder))):
+        with suppress(FileNotFoundError):  # a journal of a database comes and goes
+            if path.is_file() and not path.is_symlink():
+                read += 1
+                found += [path] if text in path.read_bytes() else []
+    return found, read
+
+
+def tree(folder: Path) -> list[Path]:
+    return [] if folder.name == "environments" else list(folder.rglob("*"))
 
 
 def test_nothing_of_it_lies_anywhere_in_clear(platform: Platform, trained: str) -> None:
     assert platform.ask("sealed", 4) == ("1", 8)
     platform.until(lambda: not private(platform), "what was decrypted is gone")
-    files = [path for path in platform.home.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert len(files) > 100
-    assert [path for path in files if holds_marker(path)] == []
+    found, read = holding(platform, MARKER)
+    assert found == []
+    assert read > 100
 
 
 def test_the_way_back_from_the_endpoint(platform: Platform, hub_server: Hub, trained: str) -> None:
@@ -169,6 +181,38 @@ def test_a_source_that_would_run_code_needs_a_word_for_it(
     record = platform.record("pickled", run)["steps"]["fetch-base"]
     assert record["allowed"] == ["pickle"]
     assert {file["path"]: file["format"] for file in record["files"]}["weights.bin"] == "pickle"
+
+
+def test_a_gated_source_is_opened_by_an_airflow_connection(
+    platform: Platform, hub_server: Hub
+) -> None:
+    token = "hf_of_a_test"  # the one that the hub lets in
+    spec = SPEC.replace("name: sealed", "name: gated").replace(
+        "data: hf://datasets/lab/private@main", "base: hf://lab/gated@main"
+    )
+    platform.push("gated", {"tracklayer.yaml": spec, "train.py": SCRIPT.replace("DATA", "BASE")})
+    run = platform.trigger("gated")
+    platform.wait("gated", run, "failed")
+    said = platform.log_text("gated", run, "fetch-base")
+    assert "tracklayer_huggingface" in said
+    assert "Traceback" not in said
+
+    connection = {
+        "connection_id": "tracklayer_huggingface",
+        "conn_type": "generic",
+        "password": token,
+    }
+    answer = platform.api("POST", "/api/v2/connections", json=connection)
+    assert answer.is_success, answer.text
+    run = platform.trigger("gated")
+    platform.wait("gated", run, "failed")  # its script finds no model there
+    assert platform.record("gated", run)["steps"]["fetch-base"]["revision"]
+    shown = [
+        platform.log_text("gated", run, "fetch-base"),
+        json.dumps(platform.record("gated", run)),
+    ]
+    assert [text for text in shown if token in text] == []
+    assert holding(platform, token.encode())[0] == []
 
 
 def pickled() -> bytes:

@@ -160,20 +160,33 @@ class Incoming:
         """
         assert self._draft is not None
         assert self.size is not None
-        buffer = memoryview(bytearray(CHUNK))
+        buffer = memoryview(bytearray(FIRST * CHUNK))
         while span and not self.stale:
-            chunk = buffer[: min(CHUNK, self.size - span.first * CHUNK)]
-            with self._meter.receiving() as count:
-                filled = 0
-                while filled < len(chunk):
-                    if not (data := body.read(len(chunk) - filled)):
+            end = min(self.size, span.end * CHUNK)
+            part, filled = buffer[: end - span.first * CHUNK], 0
+            try:
+                while filled < len(part):
+                    if not (data := body.read(len(part) - filled)):
                         raise Unavailable("the connection ended early")
-                    chunk[filled : filled + len(data)] = data
+                    part[filled : filled + len(data)] = data
                     filled += len(data)
-                    count(len(data))
-                self._draft.write(span.first, chunk)
-            self._counted += len(chunk)
+            finally:
+                self._write(part[:filled], span)
+
+    def _write(self, data: memoryview, span: Span) -> None:
+        """Put the chunks that are whole into the draft."""
+        assert self._draft is not None
+        assert self.size is not None
+        while data and span:
+            count = min(CHUNK, self.size - span.first * CHUNK)
+            if len(data) < count:
+                return
+            with self._meter.receiving() as received:
+                received(count)
+                self._draft.write(span.first, data[:count])
+            self._counted += count
             span.first += 1
+            data = data[count:]
 
     def read_whole(self, body: Body) -> None:
         """Store what an accepted answer carries.

@@ -21,6 +21,7 @@ from tracklayer.store.stream import read_chunk, unlock
 
 _WAIT = 600.0  # seconds for another process that receives the same
 _AHEAD = (64 << 20) // CHUNK  # chunks that wait in memory to be hashed
+_AT_ONCE = (2 << 20) // CHUNK
 _PATIENCE = 1.0  # seconds
 
 
@@ -232,28 +233,32 @@ class Draft:
         return self._hashed < self._count and bool(self._arrived[self._hashed])
 
     def _hash(self) -> None:
-        while (part := self._next()) is not None:
+        while parts := self._next():
+            # Several at once: after each the interpreter's lock has to be waited for.
+            joined = parts[0] if len(parts) == 1 else b"".join(parts)
             for sha in self._hashes:
-                sha.update(part)
+                sha.update(joined)
             with self._turn:
-                self._hashed += 1
+                self._hashed += len(parts)
                 self._turn.notify_all()
 
-    def _next(self) -> Bytes | None:
-        """The chunk to hash; None if there is none for now."""
+    def _next(self) -> list[Bytes]:
+        """The chunks to hash; none, if there is none for now."""
         with self._turn:
-            index = self._hashed
             self._following = self._next_is_there() and not self._leaving
             if not self._following:
-                return None
-            kept = self._waiting.pop(index, None)
-        if kept is not None:
+                return []
+            kept: list[Bytes] = []
+            while len(kept) < _AT_ONCE and self._hashed + len(kept) in self._waiting:
+                kept.append(self._waiting.pop(self._hashed + len(kept)))
+        if kept:
             return kept
-        part = self._read(index, self._chunk)
+        part = self._read(self._hashed, self._chunk)
         if part is None:
             with self._turn:
                 self._following = False
-        return part
+            return []
+        return [part]
 
     def _read(self, index: int, into: memoryview) -> memoryview | None:
         """A chunk that arrived; None, and it counts as missing, if it was damaged since."""

@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from tracklayer.private import roots
 from tracklayer.runtimes import Job, Supervisor
 from tracklayer.runtimes.orphans import end_marked, marked
 from tracklayer.runtimes.supervisor import MARK
@@ -105,7 +106,7 @@ class Platform:
 
     def job(self, name: str, script: str) -> Job:
         """A job of this home that runs a script with the platform's own Python."""
-        folder = self.home / "runs" / "p" / name
+        folder = roots(self.settings)[0] / "runs" / "p" / name
         code = folder.with_name(f"{name}-code")
         code.mkdir(parents=True)
         (code / "script.py").write_text(script)
