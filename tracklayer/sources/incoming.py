@@ -92,9 +92,11 @@ class Incoming:
         return Span(0, FIRST)
 
     def headers(self, span: Span | None) -> dict[str, str]:
-        """What to ask the server for."""
+        """What to ask the server for; waits where that could not be used yet."""
         if span is None:
             return {}
+        if self._draft:
+            self._draft.pace(span.first)
         last = span.end * CHUNK
         if self.size is not None:
             last = min(last, self.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_LEAST, _MOST = 4, 32  # chunks of one request
+_LEAST, _MOST = 4, 16  # chunks of one request
 
 
 class Span:

@@ -20,7 +20,8 @@ from tracklayer.store.seal import CHUNK, FRAME, UNKNOWN, Bytes, Cipher, Damage
 from tracklayer.store.stream import read_chunk, unlock
 
 _WAIT = 600.0  # seconds for another process that receives the same
-_AHEAD = (64 << 20) // CHUNK  # chunks that wait in memory to be hashed
+_AHEAD = (32 << 20) // CHUNK  # chunks that may be asked for before they can be hashed
+_KEPT = 3 * _AHEAD  # chunks that wait in memory to be hashed
 _AT_ONCE = (2 << 20) // CHUNK
 _PATIENCE = 1.0  # seconds
 
@@ -94,6 +95,13 @@ class Draft:
         """The indices of the chunks that are not there."""
         return [index for index, there in enumerate(self._arrived) if not there]
 
+    def pace(self, index: int) -> None:
+        """To be called before a chunk is asked for: whoever is far ahead of hashing, which is what
+        everything waits for in the end, waits a little. Not for long: the chunk that is next may
+        be nobody's yet."""
+        with self._turn:
+            self._turn.wait_for(lambda: index < self._hashed + _AHEAD, _PATIENCE)
+
     def write(self, index: int, data: Bytes) -> None:
         """Put a chunk in its place; one that is there already, or on its way, stays. For any number
         of threads.
@@ -109,7 +117,9 @@ class Draft:
             if self._arrived[index] or index in self._writing:
                 return
             self._writing.add(index)
-        kept = self._ahead_of(index) and bytes(data)
+        # Kept in memory until it is hashed, which saves reading it back.
+        near = self._count > 1 and index < self._hashed + _KEPT
+        kept = near and bytes(data)
         try:
             with explained(self._objects.root):
                 self._put(index, data)
@@ -206,16 +216,6 @@ class Draft:
             write_all(self._data, data, index * CHUNK)
         self._note(index, arrived=True)
 
-    def _ahead_of(self, index: int) -> bool:
-        """Whether a chunk is to be kept in memory until it is hashed, which saves reading it back.
-
-        Whoever is far ahead waits a little, because hashing is what everything waits for in the
-        end. Not for long: the chunk that is next may be nobody's yet.
-        """
-        with self._turn:
-            return self._count > 1 and self._turn.wait_for(
-                lambda: index < self._hashed + _AHEAD, _PATIENCE
-            )
 
     def _leave(self) -> None:
         with self._turn:

@@ -19,7 +19,7 @@ def test_each_chunk_once_and_less_towards_the_end() -> None:
     found = taken(list(range(2048)), 8)
     assert [index for first, end in found for index in range(first, end)] == list(range(2048))
     sizes = [end - first for first, end in found]
-    assert sizes[0] == 32
+    assert sizes[0] == 16
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-2] == 4
 
