@@ -216,7 +216,6 @@ class Draft:
             write_all(self._data, data, index * CHUNK)
         self._note(index, arrived=True)
 
-
     def _leave(self) -> None:
         with self._turn:
             self._leaving = True
