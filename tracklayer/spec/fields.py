@@ -230,11 +230,7 @@ def _check_cron(value: str) -> str:
     if len(parts) != 5 or not all(map(_CRON_FIELD.fullmatch, parts)):
         raise wrong("must be a cron expression of five fields, or a preset", hint)
     # Airflow reads its schedules with croniter. Imported here: most projects have no cron.
-    from croniter import (  # type: ignore[import-untyped]
-        CroniterBadCronError,
-        CroniterBadDateError,
-        croniter,
-    )
+    from croniter import CroniterBadCronError, CroniterBadDateError, croniter
 
     try:
         croniter(value, datetime(2024, 1, 1, tzinfo=UTC)).get_next()

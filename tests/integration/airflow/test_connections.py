@@ -87,16 +87,13 @@ def test_a_task_asks_airflow(airflow: _Airflow, remote: Remote) -> None:
         session.add(Connection("lab_git", "git", extra=json.dumps({"private_key": secret})))
     source = "{d: {uri: 'git+ssh://git@127.0.0.1:1/r.git@main', connection: %s}}"
     spec = f"name: p\ntemplate: data@1\nsources: {source}\n"
-    remote.push({"p/tracklayer.yaml": spec % "lab_git"})
-    airflow.sync()
-    run = airflow.trigger("p")
-    assert run.step("fetch-d") == "failed"
-    said = "\n".join(run.said("fetch-d", "error"))
-    assert "the private key of the git connection cannot be used" in said
-    assert secret not in str(run.log("fetch-d"))
-    remote.push({"p/tracklayer.yaml": spec % "nobody"})
-    airflow.sync()
-    run = airflow.trigger("p")
-    assert run.step("fetch-d") == "failed"
-    said = "\n".join(run.said("fetch-d", "error"))
-    assert "names the Airflow connection nobody, which does not exist" in said
+    for connection, message in (
+        ("lab_git", "the private key of the git connection cannot be used"),
+        ("nobody", "names the Airflow connection nobody, which does not exist"),
+    ):
+        remote.push({"p/tracklayer.yaml": spec % connection})
+        airflow.sync()
+        run = airflow.trigger("p")
+        assert run.step("fetch-d") == "failed"
+        assert message in "\n".join(run.said("fetch-d", "error"))
+        assert secret not in str(run.log("fetch-d"))

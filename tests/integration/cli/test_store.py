@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -79,14 +80,18 @@ def in_a_terminal(environment: dict[str, str], *arguments: str) -> tuple[int, st
         [*RUN, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    seen = b""
-    try:
-        while part := os.read(ours, 65536):
-            seen += part
-    except OSError:  # the other end is closed
-        pass
+    seen = rest_of(ours)
     os.close(ours)
     return process.wait(), seen.decode()
+
+
+def rest_of(terminal: int) -> bytes:
+    """What is still written until the other end is closed."""
+    seen = b""
+    with suppress(OSError):
+        while part := os.read(terminal, 65536):
+            seen += part
+    return seen
 
 
 def test_from_a_source_to_plain_files(
@@ -154,11 +159,7 @@ def test_ctrl_c_in_a_fetch(environment: dict[str, str], hub: tuple[str, bytes]) 
         while "━".encode() not in seen:
             seen += os.read(ours, 65536)
         os.write(ours, b"\x03")
-        try:
-            while part := os.read(ours, 65536):
-                seen += part
-        except OSError:  # the other end is closed
-            pass
+        seen += rest_of(ours)
     os.close(ours)
     assert process.returncode == 130
     assert seen.decode().endswith("Interrupted.\r\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
-from moto.server import ThreadedMotoServer
 
 from tracklayer.errors import SourceError
 from tracklayer.sources import Context, Credential, Fetched, Remote, fetch, parse
@@ -22,25 +21,7 @@ from tracklayer.store import Store
 KEYS = Credential("AKIDEXAMPLE", "s3cret-key")
 ANY = frozenset({"unknown"})
 
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    """The address of an S3 store."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def nobodys_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not those of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
+pytestmark = pytest.mark.usefixtures("nobodys_keys")
 
 
 class Bucket:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tracklayer.errors import StoreError
 from tracklayer.store import Blob, Store, keys_of
@@ -22,26 +19,11 @@ from tracklayer.store.kms import KmsKeys
 REGION = "eu-west-1"
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """The address of a KMS."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(autouse=True)
-def login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not that of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+def login(nobodys_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of nobody in particular."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret-key")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
 
 
 @pytest.fixture
@@ -62,8 +44,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture
-def client(endpoint: str) -> Any:
-    return boto3.Session(region_name=REGION).client("kms", endpoint_url=endpoint)
+def client(moto: str) -> Any:
+    return boto3.Session(region_name=REGION).client("kms", endpoint_url=moto)
 
 
 @pytest.fixture
@@ -72,9 +54,9 @@ def key(client: Any) -> str:
     return found
 
 
-def opened(root: Path, key: str, endpoint: str) -> Store:
+def opened(root: Path, key: str, moto: str) -> Store:
     """As a process that has just started opens it."""
-    return Store(root, keys_of(f"aws-kms:{key}?region={REGION}&endpoint={endpoint}", root=root))
+    return Store(root, keys_of(f"aws-kms:{key}?region={REGION}&endpoint={moto}", root=root))
 
 
 def put(store: Store, content: bytes) -> Blob:
@@ -84,12 +66,12 @@ def put(store: Store, content: bytes) -> Blob:
 
 
 def test_kms_is_asked_once_for_a_key_and_once_a_process(
-    tmp_path: Path, endpoint: str, key: str, asked: Counter[str]
+    tmp_path: Path, moto: str, key: str, asked: Counter[str]
 ) -> None:
-    store = opened(tmp_path / "store", key, endpoint)
+    store = opened(tmp_path / "store", key, moto)
     blobs = [put(store, b"%d" % number) for number in range(5)]
     assert asked == {"GenerateDataKey": 1}
-    again = opened(tmp_path / "store", key, endpoint)
+    again = opened(tmp_path / "store", key, moto)
     for number, blob in enumerate(blobs):
         with again.open(blob) as stream:
             assert stream.read() == b"%d" % number
@@ -97,10 +79,10 @@ def test_kms_is_asked_once_for_a_key_and_once_a_process(
     assert asked == {"GenerateDataKey": 1, "Decrypt": 1}
 
 
-def test_only_what_kms_encrypted_is_kept(tmp_path: Path, endpoint: str, key: str) -> None:
+def test_only_what_kms_encrypted_is_kept(tmp_path: Path, moto: str, key: str) -> None:
     root = tmp_path / "store"
-    put(opened(root, key, endpoint), b"content")
-    keys = KmsKeys(key, root, region=REGION, endpoint=endpoint)
+    put(opened(root, key, moto), b"content")
+    keys = KmsKeys(key, root, region=REGION, endpoint=moto)
     key_id, clear = keys.current
     [path] = root.glob("keys/*.json")
     assert path.stem == key_id
@@ -112,12 +94,12 @@ def test_only_what_kms_encrypted_is_kept(tmp_path: Path, endpoint: str, key: str
 
 
 def test_a_rotation_makes_one_key_and_forgets_the_old_one(
-    tmp_path: Path, endpoint: str, key: str, asked: Counter[str]
+    tmp_path: Path, moto: str, key: str, asked: Counter[str]
 ) -> None:
-    store = opened(tmp_path / "store", key, endpoint)
+    store = opened(tmp_path / "store", key, moto)
     blobs = [put(store, b"%d" % number) for number in range(3)]
     [old] = (tmp_path / "store").glob("keys/*.json")
-    other = opened(tmp_path / "store", key, endpoint)
+    other = opened(tmp_path / "store", key, moto)
     with other.open(blobs[0]) as stream:
         assert stream.read() == b"0"
     asked.clear()
@@ -131,54 +113,54 @@ def test_a_rotation_makes_one_key_and_forgets_the_old_one(
     assert store.verify() == other.verify() == []
 
 
-def test_a_key_is_of_one_store(tmp_path: Path, endpoint: str, key: str) -> None:
-    blob = put(opened(tmp_path / "one", key, endpoint), b"content")
-    put(opened(tmp_path / "two", key, endpoint), b"other")
+def test_a_key_is_of_one_store(tmp_path: Path, moto: str, key: str) -> None:
+    blob = put(opened(tmp_path / "one", key, moto), b"content")
+    put(opened(tmp_path / "two", key, moto), b"other")
     [kept] = (tmp_path / "one").glob("keys/*.json")
     shutil.copy(kept, tmp_path / "two" / "keys")
     shutil.copytree(tmp_path / "one" / "sealed", tmp_path / "two" / "sealed", dirs_exist_ok=True)
     with pytest.raises(StoreError, match=f"key {kept.stem}.*InvalidCiphertext") as error:
-        opened(tmp_path / "two", key, endpoint).open(blob)
+        opened(tmp_path / "two", key, moto).open(blob)
     assert "of another store" in str(error.value)
 
 
-def test_a_store_may_be_moved(tmp_path: Path, endpoint: str, key: str) -> None:
-    blob = put(opened(tmp_path / "one", key, endpoint), b"content")
+def test_a_store_may_be_moved(tmp_path: Path, moto: str, key: str) -> None:
+    blob = put(opened(tmp_path / "one", key, moto), b"content")
     (tmp_path / "one").rename(tmp_path / "two")
-    with opened(tmp_path / "two", key, endpoint).open(blob) as stream:
+    with opened(tmp_path / "two", key, moto).open(blob) as stream:
         assert stream.read() == b"content"
 
 
-def test_two_at_once_make_one_key(tmp_path: Path, endpoint: str, key: str) -> None:
-    stores = [opened(tmp_path / "store", key, endpoint) for _ in range(3)]
+def test_two_at_once_make_one_key(tmp_path: Path, moto: str, key: str) -> None:
+    stores = [opened(tmp_path / "store", key, moto) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda store: put(store, b"%d" % id(store)), stores))
     assert len(list((tmp_path / "store").glob("keys/*.json"))) == 1
     assert stores[0].verify() == []
 
 
-def test_a_lost_key_is_named(tmp_path: Path, endpoint: str, key: str) -> None:
-    blob = put(opened(tmp_path / "store", key, endpoint), b"content")
+def test_a_lost_key_is_named(tmp_path: Path, moto: str, key: str) -> None:
+    blob = put(opened(tmp_path / "store", key, moto), b"content")
     [kept] = (tmp_path / "store").glob("keys/*.json")
     raw = kept.read_text()
     kept.unlink()
     with pytest.raises(StoreError, match=f"key {kept.stem} is needed, and the folder"):
-        opened(tmp_path / "store", key, endpoint).open(blob)
+        opened(tmp_path / "store", key, moto).open(blob)
     kept.write_text(raw.replace('"number"', '"nummer"'))
     with pytest.raises(StoreError, match=f"{kept} is damaged"):
-        opened(tmp_path / "store", key, endpoint).open(blob)
+        opened(tmp_path / "store", key, moto).open(blob)
 
 
 def test_what_kms_refuses_is_explained(
-    tmp_path: Path, endpoint: str, key: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, moto: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blob = put(opened(tmp_path / "store", key, endpoint), b"content")
+    blob = put(opened(tmp_path / "store", key, moto), b"content")
     with pytest.raises(StoreError, match="There is no such key"):
-        put(opened(tmp_path / "other", "00000000-0000-0000-0000-000000000000", endpoint), b"x")
+        put(opened(tmp_path / "other", "00000000-0000-0000-0000-000000000000", moto), b"x")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with pytest.raises(StoreError, match="boto3 reads its login") as error:
-        opened(tmp_path / "store", key, endpoint).open(blob)
+        opened(tmp_path / "store", key, moto).open(blob)
     assert "s3cret-key" not in str(error.value)
     root = tmp_path / "store"
     with pytest.raises(StoreError, match="region"):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -118,9 +118,9 @@ def half(server: Server, path: str, size: int) -> socket.socket:
     return connection
 
 
-def until(condition: object, within: float = 10) -> None:
+def until(condition: Callable[[], object], within: float = 10) -> None:
     deadline = time.monotonic() + within
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

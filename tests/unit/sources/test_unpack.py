@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import stat
 import struct
 import subprocess
@@ -40,14 +43,16 @@ def zipped(*members: tuple[str | zipfile.ZipInfo, bytes], method: int = 8) -> by
     return packed.getvalue()
 
 
-def tarred(*members: tuple[str | tarfile.TarInfo, bytes], mode: str = "w") -> bytes:
+def tarred(
+    *members: tuple[str | tarfile.TarInfo, bytes], compress: Callable[[bytes], bytes] = bytes
+) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, data in members:
             member = tarfile.TarInfo(name) if isinstance(name, str) else name
             member.size = len(data) if member.isreg() else 0
             archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
+    return compress(packed.getvalue())
 
 
 def made(store: Store, data: bytes, name: str = "f.zip") -> dict[str, bytes]:
@@ -69,9 +74,9 @@ def test_zips(store: Store, method: int) -> None:
     assert set(made(store, data, "x/y/f.zip")) == {f"x/y/{name}" for name in GOOD}
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_tars(tmp_path: Path, store: Store, mode: str, form: int) -> None:
+def test_tars(tmp_path: Path, store: Store, compress: Callable[[bytes], bytes], form: int) -> None:
     long = "d/" + "long" * 40 + "/" + "é" * 60
     files = GOOD | ({long: b"x"} if form != tarfile.USTAR_FORMAT else {})
     for name, data in files.items():
@@ -79,10 +84,11 @@ def test_tars(tmp_path: Path, store: Store, mode: str, form: int) -> None:
         (tmp_path / "in" / name).write_bytes(data)
     (tmp_path / "in/a.csv").chmod(0o755)
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode=mode, format=form) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=packed, mode="w", format=form) as archive:
         archive.add(tmp_path / "in", ".")
-    blob = put(store, packed.getvalue())
-    assert made(store, packed.getvalue()) == files
+    data = compress(packed.getvalue())
+    blob = put(store, data)
+    assert made(store, data) == files
     executable = {file.path: file.executable for file in unpack(blob, "f.tar", store)}
     assert executable == {name: name == "a.csv" for name in files}
 
@@ -185,18 +191,14 @@ def test_a_sparse_tar(tmp_path: Path, store: Store) -> None:
     "data",
     [
         zipped(("bomb", bytes(80 << 20))),
-        tarred(("bomb", bytes(80 << 20)), mode="w:gz"),
-        tarred(("bomb", bytes(80 << 20)), mode="w:bz2"),
-        tarred(("bomb", bytes(80 << 20)), mode="w:xz"),
-        tarred(("good.csv", b"1"), mode="w") + b"",
+        tarred(("bomb", bytes(80 << 20)), compress=gzip.compress),
+        tarred(("bomb", bytes(80 << 20)), compress=bz2.compress),
+        tarred(("bomb", bytes(80 << 20)), compress=lzma.compress),
     ],
-    ids=["zip", "gz", "bz2", "xz", "none"],
+    ids=["zip", "gz", "bz2", "xz"],
 )
 def test_bombs(store: Store, data: bytes) -> None:
     """What counts is what comes out, not what a header says."""
-    if len(data) > 1 << 20 or b"good" in data:
-        assert made(store, data) == {"good.csv": b"1"}
-        return
     with pytest.raises(SourceError, match=r"'bomb' makes it larger than 67\.1 MB"):
         made(store, data)
 
@@ -272,7 +274,12 @@ NOISE = bytes(range(256)) * 4000
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize(
     "data",
-    [zipped(("a", NOISE))] + [tarred(("a", NOISE), mode=m) for m in ("w:gz", "w:bz2", "w:xz")],
+    [
+        zipped(("a", NOISE)),
+        tarred(("a", NOISE), compress=gzip.compress),
+        tarred(("a", NOISE), compress=bz2.compress),
+        tarred(("a", NOISE), compress=lzma.compress),
+    ],
     ids=["zip", "gz", "bz2", "xz"],
 )
 def test_truncated(store: Store, data: bytes, share: float) -> None:
@@ -282,7 +289,11 @@ def test_truncated(store: Store, data: bytes, share: float) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [zipped(("a", NOISE), method=0)] + [tarred(("a", NOISE), mode=m) for m in ("w:gz", "w:xz")],
+    [
+        zipped(("a", NOISE), method=0),
+        tarred(("a", NOISE), compress=gzip.compress),
+        tarred(("a", NOISE), compress=lzma.compress),
+    ],
     ids=["zip", "gz", "xz"],
 )
 def test_flipped_bits(store: Store, data: bytes) -> None:

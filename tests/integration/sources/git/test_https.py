@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         StartServer,
     )
 
-TOKEN = "s3cret-token"
+TOKEN = secrets.token_hex(16)
 LOGIN = Credential("ann", TOKEN)
 
 

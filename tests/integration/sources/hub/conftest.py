@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 import pytest
 
 from tracklayer.sources import Credential, Fetched, fetch
@@ -66,6 +67,11 @@ class Person:
             with self.store.open(file) as stream:
                 content[file.path] = stream.read()
         return content
+
+    def command_lines(self) -> list[str]:
+        """Those of this process and of all that it has started."""
+        here = psutil.Process()
+        return [" ".join(each.cmdline()) for each in [here, *here.children(recursive=True)]]
 
 
 @pytest.fixture
