@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,6 +18,7 @@ def shown(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", plain)
 
 
+@lru_cache(64)  # for each request it is asked several times
 def split(url: str) -> SplitResult:
     """The parts of an address that a download may go to.
 

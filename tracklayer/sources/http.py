@@ -76,6 +76,7 @@ class Client:
         self._limits = limits
         self._lock = threading.Lock()
         self._managers: dict[tuple[str, bool, str | None], PoolManager] = {}
+        self._ways: dict[tuple[str, str, str], PoolManager] = {}
         self._live: WeakSet[socket] = WeakSet()
         self._bodies: WeakSet[Body] = WeakSet()
         self._closed = False
@@ -154,13 +155,17 @@ class Client:
         )
 
     def _manager(self, place: Place) -> PoolManager:
-        parts = split(place.url)
+        parts, start = split(place.url), split(place.start)
+        ways = (parts.scheme, parts.netloc, start.netloc)
+        if known := self._ways.get(ways):
+            return known
         proxy = proxy_of(parts)
-        guarded = not proxy and not private(split(place.start))
+        guarded = not proxy and not private(start)
         key = (parts.scheme, guarded, proxy)
         with self._lock:
             if key not in self._managers:
                 self._managers[key] = new_manager(*key, self._limits, self._opened)
+            self._ways[ways] = self._managers[key]
             return self._managers[key]
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from tracklayer.store.locks import shared, try_lock
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _STALE = 24 * 3600.0  # seconds after which a folder without a lock has no living owner
+_SPARE = 16
+_spare: defaultdict[int, list[memoryview]] = defaultdict(list)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -167,9 +170,13 @@ def _locked_folder(folder: Path) -> Iterator[None]:
 
 def place(fresh: Path, target: Path) -> None:
     """Give a durable file its name, durably, in one step for every reader."""
-    make_folder(target.parent)
-    fresh.rename(target)
-    sync_folder(target.parent)
+    folder = target.parent
+    try:
+        fresh.rename(target)
+    except FileNotFoundError:
+        make_folder(folder)
+        fresh.rename(target)
+    sync_folder(folder)
 
 
 def make_folder(folder: Path) -> None:
@@ -227,6 +234,21 @@ def blank(size: int) -> memoryview:
     ``bytearray`` writes zeros to all of them, which for a small file is most of the work."""
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     return memoryview(mmap.mmap(-1, max(1, size), flags=private))[:size]
+
+
+def borrow(size: int) -> memoryview:
+    """Like :func:`blank`, or what somebody gave back, whatever is in it: to touch new pages takes
+    longer than to decrypt into them."""
+    try:
+        return _spare[size].pop()
+    except IndexError:
+        return blank(size)
+
+
+def give_back(memory: memoryview) -> None:
+    """To be called by who borrowed it, and does not use it any more."""
+    if len(spare := _spare[len(memory)]) < _SPARE:
+        spare.append(memory)
 
 
 @contextmanager

@@ -122,6 +122,7 @@ class FileKeys:
 
     def __init__(self, path: Path, sealed: Path) -> None:
         self._path, self._sealed = path, sealed
+        self._known: tuple[tuple[int, ...], dict[str, bytes]] = (), {}
 
     @property
     def ids(self) -> Sequence[str]:
@@ -129,8 +130,13 @@ class FileKeys:
 
     @property
     def current(self) -> tuple[str, bytes]:
-        keys = self._load()
-        if not keys:
+        return next(iter((self._load() or self._begin()).items()))
+
+    def _begin(self) -> dict[str, bytes]:
+        """The first key, made by whoever comes first."""
+        with self._changing():
+            if keys := self._load():
+                return keys
             if any(self._sealed.glob("??/*")):
                 raise StoreError(
                     f"the key file {self._path} is missing, and {self._sealed.parent} holds files"
@@ -138,9 +144,7 @@ class FileKeys:
                     hint=f"Put it back from your backup. If it is lost for good, so are they:"
                     f" remove {self._sealed}.",
                 )
-            with self._changing():
-                keys = self._load() or self._write([os.urandom(KEY)])
-        return next(iter(keys.items()))
+            return self._write([os.urandom(KEY)])
 
     def get(self, key_id: str) -> bytes:
         keys = self._load()
@@ -161,18 +165,23 @@ class FileKeys:
 
     def _load(self) -> dict[str, bytes]:
         """What the file holds now: another process may have changed it."""
+        state, keys = self._known
         with explained(self._path.parent):
             try:
+                if state == _state(self._path.stat()):
+                    return keys
                 with self._path.open("rb") as stream:
-                    mode, raw = os.fstat(stream.fileno()).st_mode, stream.read()
+                    found, raw = os.fstat(stream.fileno()), stream.read()
             except FileNotFoundError:
                 return {}
-        if mode & 0o077:
+        if found.st_mode & 0o077:
             raise StoreError(
                 f"the key file {self._path} can be read by others",
                 hint=f"Run: chmod 600 {self._path}",
             )
-        return parse_keys(raw.decode(errors="replace"), f"the key file {self._path}")
+        keys = parse_keys(raw.decode(errors="replace"), f"the key file {self._path}")
+        self._known = _state(found), keys
+        return keys
 
     def _write(self, keys: Sequence[bytes]) -> dict[str, bytes]:
         write_text(self._path, "".join(f"{base64.b64encode(key).decode()}\n" for key in keys))
@@ -225,6 +234,12 @@ class EnvKeys:
     def _load(self) -> dict[str, bytes]:
         text = os.environ.get(self._variable, "")
         return parse_keys(text, f"the variable {self._variable}")
+
+
+def _state(file: os.stat_result) -> tuple[int, ...]:
+    """Another one after each change of a file."""
+    times = (file.st_mtime_ns, file.st_ctime_ns)
+    return (file.st_dev, file.st_ino, file.st_mode, file.st_size, *times)
 
 
 def _file(rest: str, root: Path) -> Keys:

@@ -150,10 +150,11 @@ class Objects:
     @contextmanager
     def _opened(self, blob: Blob) -> Iterator[tuple[int, Path]]:
         """An object's file; what is damaged in it becomes an error that says where."""
-        paths = [self.sealed(blob.digest), self.plain(blob.digest)]
+        kinds = [self.sealed, self.plain]
         if self.keys is None:
-            paths.reverse()
-        for path in (*paths, paths[0]):  # a plain one may be sealed meanwhile
+            kinds.reverse()
+        for kind in (*kinds, kinds[0]):  # a plain one may be sealed meanwhile
+            path = kind(blob.digest)
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -220,7 +221,7 @@ class Objects:
 
     def _path(self, kind: str, digest: str) -> Path:
         name = digest.removeprefix("sha256:")
-        return self.root / kind / name[:2] / name[2:]
+        return Path(f"{self.root}/{kind}/{name[:2]}/{name[2:]}")
 
 
 def digest_at(path: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO
 
-from tracklayer.store.disk import blank, read_all, write_all
+from tracklayer.store.disk import borrow, give_back, read_all, write_all
 from tracklayer.store.keys import Keys
 from tracklayer.store.seal import (
     CHUNK,
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _THREADS = 2
-_SPARE = 8
-# Memory of readers that are closed. To touch new pages takes longer than to decrypt into them.
-_spare: list[tuple[memoryview, memoryview]] = []
 
 
 def seal(source: BinaryIO, target: BinaryIO, keys: Keys, *, digest: bytes = UNKNOWN) -> None:
@@ -137,7 +134,7 @@ class SealedReader(io.RawIOBase):
         self._descriptor, self._cipher, self._size = descriptor, cipher, size
         self._failed = failed
         self._position = 0
-        self._frame, self._chunk = _spare.pop() if _spare else (blank(FRAME), blank(CHUNK))
+        self._frame, self._chunk = borrow(FRAME), borrow(CHUNK)
         self._index = -1  # of the chunk in memory
 
     def readinto(self, into: WriteableBuffer, /) -> int:
@@ -183,8 +180,8 @@ class SealedReader(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             os.close(self._descriptor)
-            if len(_spare) < _SPARE:
-                _spare.append((self._frame, self._chunk))
+            give_back(self._frame)
+            give_back(self._chunk)
         super().close()
 
 
@@ -192,9 +189,11 @@ def _each(count: int, work: Callable[[int, memoryview, memoryview], None]) -> No
     """Call ``work`` for each chunk, with memory for its content and for its frame."""
 
     def share(first: int) -> None:
-        plain, frame = blank(CHUNK), blank(FRAME)
+        plain, frame = borrow(CHUNK), borrow(FRAME)
         for index in range(first, count, _THREADS):
             work(index, plain, frame)
+        give_back(plain)
+        give_back(frame)
 
     if count == 1:
         share(0)

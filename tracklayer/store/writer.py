@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from tracklayer.errors import StoreError
-from tracklayer.store.disk import blank, explained, write_all
+from tracklayer.store.disk import borrow, explained, give_back, write_all
 from tracklayer.store.manifest import Blob
 from tracklayer.store.objects import Objects
 from tracklayer.store.seal import CHUNK, FRAME, Bytes, Cipher, offset
@@ -30,19 +30,21 @@ class Writer:
         self._cipher = Cipher() if objects.keys else None
         self._stack = ExitStack()
         self._sha = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1)
+        self._pool: ThreadPoolExecutor | None = None
         self._hashing: deque[Future[None]] = deque()
-        self._ring = deque([blank(CHUNK)])
+        self._ring = deque([borrow(CHUNK)])
         self._filled = 0
         self._held: memoryview | None = None
         self._index = 0
-        self._frame: memoryview | None = None
+        self._frame = borrow(FRAME)
 
     def __enter__(self) -> Self:
         disk = self._objects.disk
-        self._stack.enter_context(disk.session())
-        self._path, self._descriptor = self._stack.enter_context(disk.temporary())
-        self._stack.callback(self._pool.shutdown)
+        with ExitStack() as stack:
+            stack.callback(self._give_back)
+            stack.enter_context(disk.session())
+            self._path, self._descriptor = stack.enter_context(disk.temporary())
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -93,7 +95,7 @@ class Writer:
         if self._filled == CHUNK:
             self._held = self._ring[0]
             if len(self._ring) < _RING:
-                self._ring.appendleft(blank(CHUNK))
+                self._ring.appendleft(borrow(CHUNK))
             else:
                 self._hashing.popleft().result()
                 self._ring.rotate(1)
@@ -108,17 +110,22 @@ class Writer:
             self._held = None
 
     def _flush(self, chunk: memoryview, *, last: bool) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1)
+            self._stack.callback(self._pool.shutdown)
         self._hashing.append(self._pool.submit(self._sha.update, chunk))
         self._put(chunk, last=last)
         self._index += 1
+
+    def _give_back(self) -> None:
+        for memory in (*self._ring, self._frame):
+            give_back(memory)
 
     def _put(self, chunk: memoryview, *, last: bool) -> None:
         with explained(self._objects.root):
             if self._cipher is None:
                 write_all(self._descriptor, chunk, self._index * CHUNK)
                 return
-            if self._frame is None:
-                self._frame = blank(FRAME)
             frame = self._cipher.seal(self._index, chunk, self._frame, last=last)
             write_all(self._descriptor, frame, offset(self._index))
 

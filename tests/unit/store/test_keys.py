@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from tracklayer.errors import StoreError
+from tracklayer.files import locked, write_text
 from tracklayer.store.keys import EnvKeys, FileKeys, keys_of, parse_keys
 from tracklayer.store.kms import KmsKeys
 from tracklayer.store.seal import fingerprint
@@ -102,6 +103,19 @@ def test_many_at_once_make_one_key(tmp_path: Path, path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(first, range(16)))) == 1
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_whoever_comes_second_takes_the_first_key_of_the_other(tmp_path: Path, path: Path) -> None:
+    """What the other has encrypted meanwhile does not look like files without their key."""
+    path.parent.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(path.with_name("keys.lock")):  # the other makes its key
+            (tmp_path / "sealed" / "ab").mkdir(parents=True)
+            (tmp_path / "sealed" / "ab" / "cdef").touch()
+            second = pool.submit(lambda: FileKeys(path, tmp_path / "sealed").current)
+            wait([second], timeout=0.3)
+            write_text(path, f"{A}\n")
+        assert second.result() == (ID_A, b"\1" * 32)
 
 
 @pytest.mark.parametrize(
