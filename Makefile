@@ -32,7 +32,7 @@ bench: .venv/installed-dev
 # The two locks: no addresses, so that everybody installs from the index they are set up with.
 lock: .venv/installed
 	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 pyproject.toml --extra dev --extra openvino -c requirements.lock -o requirements-dev.lock
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ByteSize, Field
 from pydantic_settings import (
@@ -42,6 +43,15 @@ class Settings(BaseSettings):
     gateway_port: int = Field(8000, ge=1, le=65535)
     gateway_address: str | None = Field(
         None, description="Address by which callers reach the gateway, such as https://models.org"
+    )
+    gateway_access: Literal["open", "keys"] = Field(
+        "open", description="keys: whoever asks a model needs a key; a project can ask for the same"
+    )
+    gateway_tls_cert: Path | None = Field(
+        None, description="Certificate with its chain (PEM): the gateway then speaks HTTPS only"
+    )
+    gateway_tls_key: Path | None = Field(
+        None, description="Key of the certificate (PEM); default: in the certificate's file"
     )
     repository: str | None = Field(
         None, description="Git remote with the projects; default: a bare repository in the home"
@@ -158,8 +168,14 @@ class Settings(BaseSettings):
         return f"http://{self.host}:{self.mlflow_port}"
 
     @property
+    def gateway_home(self) -> Path:
+        """The callers' keys and their usage; owner-only."""
+        return self.home / "gateway"
+
+    @property
     def gateway_url(self) -> str:
-        return self.gateway_address or f"http://{self.host}:{self.gateway_port}"
+        scheme = "https" if self.gateway_tls_cert else "http"
+        return self.gateway_address or f"{scheme}://{self.host}:{self.gateway_port}"
 
 
 @cache

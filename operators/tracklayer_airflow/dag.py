@@ -30,6 +30,7 @@ OPERATORS = {
     "train": "tracklayer_airflow.operators.train:TrainOperator",
     "evaluate": "tracklayer_airflow.operators.model:EvaluateOperator",
     "register": "tracklayer_airflow.operators.model:RegisterOperator",
+    "optimize": "tracklayer_airflow.operators.optimize:OptimizeOperator",
     "deploy": "tracklayer_airflow.operators.deploy:DeployOperator",
     "verify": "tracklayer_airflow.operators.deploy:VerifyOperator",
     "noop": "tracklayer_airflow.operators.noop:NoopOperator",

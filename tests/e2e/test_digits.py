@@ -128,5 +128,4 @@ def test_the_next_run_by_the_rest_api_takes_over(platform: Platform, first: Any)
     assert answer["model_version"] == "2"
     assert digits(answer) == [4, 9, 0]
     names = {process["name"] for process in platform.json("status")["processes"]}
-    assert "digits.v2.0" in names
-    assert "digits.v1.0" not in names
+    assert {"digits.v1.0", "digits.v2.0"} <= names  # the one before is there to go back to

@@ -17,7 +17,19 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from tracklayer.cli import demo, fetch, lineage, platform, projects, runs, services, store
+from tracklayer.cli import (
+    demo,
+    fetch,
+    keys,
+    lineage,
+    platform,
+    projects,
+    rollouts,
+    runs,
+    services,
+    store,
+    usage,
+)
 from tracklayer.cli.output import show_error
 from tracklayer.errors import TracklayerError
 
@@ -34,11 +46,16 @@ app = typer.Typer(
 for _panel, _commands in (
     ("A project", (projects.new, projects.validate, projects.schema, fetch.fetch, projects.push)),
     ("Its runs", (runs.run, runs.runs, runs.logs)),
-    ("What it serves", (services.status, services.predict, lineage.lineage)),
+    ("What it serves", (services.status, services.predict, lineage.lineage, usage.usage)),
+    (
+        "Its versions",
+        (rollouts.history, rollouts.rollback, rollouts.promote, rollouts.pause, rollouts.resume),
+    ),
     ("The platform", (platform.up, platform.down, platform.doctor, demo.demo)),
 ):
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.add_typer(keys.app, rich_help_panel="What it serves")
 app.add_typer(store.app, rich_help_panel="The platform")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,8 +33,17 @@ TokenFile = Annotated[
         "Or put the token into TRACKLAYER_TOKEN; never into a command line, which all can read.",
     ),
 ]
+_DURATION = re.compile("([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TOKEN = "TRACKLAYER_TOKEN"  # noqa: S105 - the variable's name
 _LARGEST = 64 << 10  # bytes of a token's file
+
+
+def duration(text: str) -> float:
+    """Seconds of an option such as ``30d``, ``12h`` or ``90m``."""
+    if found := _DURATION.fullmatch(text):
+        return int(found[1]) * _SECONDS[found[2]]
+    raise typer.BadParameter(f"{text!r} is no time, such as 30d, 12h or 90m.")
 
 
 def connect(url: str | None, token_file: str | None) -> Platform:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from datetime import datetime
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tracklayer.cli.transport import Data
 
 _TIMEOUT = 60.0  # seconds for an answer
+_KEY = "TRACKLAYER_API_KEY"
 _SHOWN = 12  # values of a tensor
 
 
@@ -87,11 +89,12 @@ def ask(endpoint: str, name: str, body: bytes, file: str) -> Data:
         path = f"v2/models/{name}/infer" if v2 else "invocations"
         media = "application/json"
     address = f"{endpoint}/{path}"
+    key = os.environ.get(_KEY)
     try:
         response = httpx.post(
             address,
             content=body,
-            headers={"Content-Type": media},
+            headers={"Content-Type": media} | ({"X-API-Key": key} if key else {}),
             timeout=_TIMEOUT,
             trust_env=not is_local(address),
             verify=address.startswith("https:"),
@@ -108,7 +111,10 @@ def ask(endpoint: str, name: str, body: bytes, file: str) -> Data:
         deploys = f"A run deploys it: `tracklayer run {name} --follow`."
         raise ServiceError(
             f"{address} answered {response.status_code}: {said}",
-            hint=deploys if response.status_code == 404 else None,
+            hint={
+                401: f"Put a key into {_KEY}: `tracklayer keys create NAME` gives one.",
+                404: deploys,
+            }.get(response.status_code),
         )
     return answer
 
@@ -187,15 +193,25 @@ def _process_table(processes: list[Data]) -> RenderableType:
 def _project_table(projects: list[Data]) -> RenderableType:
     view = table("project", "spec", "last run", "live", "endpoint")
     for row in projects:
-        live, run = row["endpoint"]["version"], row["run"]
+        live, run = _live(row["endpoint"]), row["run"]
         view.add_row(
             row["name"],
             "valid" if row["valid"] else f"{len(row['problems'])} wrong",
             run["state"] if run else "",
-            f"version {live}" if live else "",
+            live,
             row["endpoint"]["url"] if live else "",
         )
     return view
+
+
+def _live(endpoint: Data) -> str:
+    """The version that answers; all of them with their shares while one takes over."""
+    weights = {v: weight for v, weight in (endpoint.get("weights") or {}).items() if weight}
+    if len(weights) < 2:
+        return f"version {endpoint['version']}" if endpoint["version"] else ""
+    total = sum(weights.values())
+    parts = (f"{version}: {100 * weight / total:g}%" for version, weight in weights.items())
+    return f"versions {', '.join(parts)}"
 
 
 def _details(data: Data) -> list[RenderableType]:
@@ -207,7 +223,7 @@ def _details(data: Data) -> list[RenderableType]:
         "saved": f"{latest['id'][:12]} by {latest['author'].partition(' <')[0]}, "
         f"{moment(datetime.fromisoformat(latest['time']))}",
         "last run": f"{run['run']}: {run['state']}" if run else "none",
-        "live": f"version {endpoint['version']}" if endpoint["version"] else "nothing",
+        "live": _live(endpoint) or "nothing",
         "endpoint": endpoint["url"],
     }
     view = table("", "")

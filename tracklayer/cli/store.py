@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tracklayer.cli.options import Json
+from tracklayer.cli.options import Json, duration
 from tracklayer.cli.output import Output
 from tracklayer.errors import StoreError
 
@@ -20,8 +19,6 @@ app = typer.Typer(
     help="What was fetched and made: list it, show it, verify it, give it out, clear it out.",
     no_args_is_help=True,
 )
-_DURATION = re.compile("([0-9]{1,6})([smhd])")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 What = Annotated[
     str,
@@ -36,12 +33,6 @@ def _size(text: str) -> int:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
         raise typer.BadParameter(f"{text!r} is no size, such as 50GiB.") from None
-
-
-def _duration(text: str) -> float:
-    if found := _DURATION.fullmatch(text):
-        return int(found[1]) * _SECONDS[found[2]]
-    raise typer.BadParameter(f"{text!r} is no time, such as 30d, 12h or 90m.")
 
 
 @app.command()
@@ -119,7 +110,7 @@ def gc(
     older_than: Annotated[
         float | None,
         typer.Option(
-            parser=_duration, metavar="TIME", help="Remove sources not used since, such as 30d."
+            parser=duration, metavar="TIME", help="Remove sources not used since, such as 30d."
         ),
     ] = None,
     dry_run: Annotated[

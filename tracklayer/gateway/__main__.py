@@ -5,21 +5,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
+import socket
+import ssl
 import sys
 from pathlib import Path
 
 import uvloop
-from aiohttp import web
 
 from tracklayer.errors import TracklayerError
 from tracklayer.gateway.admin import Admin
+from tracklayer.gateway.admission import Admission
+from tracklayer.gateway.connections import Connection, Server
 from tracklayer.gateway.proxy import Proxy
 from tracklayer.gateway.table import Table
+from tracklayer.gateway.tls import Certificate
+from tracklayer.gateway.usage import Usage
 from tracklayer.sockets import listen_tcp, listen_unix
 
-_KEEP_ALIVE = 75
-"""Seconds for which a connection may be idle, and which the head of a request may take."""
+_SWEEP = 0.25
+"""Seconds between two looks for what takes too long."""
+
+_FILES = 65536
+"""Connections, both sides together, that the gateway may have if the system lets it."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,42 +47,72 @@ def main(argv: list[str] | None = None) -> int:
 async def serve(options: argparse.Namespace) -> None:
     """Serve until a signal; requests that were taken are answered first.
 
-    :raises PlatformError: the port or the socket is in use, or the routes file is damaged.
+    :raises PlatformError: the port or the socket is in use, or a file is damaged.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    # The port first: whoever has it owns the routes file and the socket.
+    certificate = (
+        Certificate(options.tls_cert, options.tls_key or options.tls_cert)
+        if options.tls_cert
+        else None
+    )
+    # The port first: whoever has it owns the files and the socket.
     public = listen_tcp(options.host, options.port)
-    table = Table(options.routes, timeout=options.timeout)
-    admin = listen_unix(options.admin)
-    proxy = Proxy(table, limit=options.max_body, timeout=options.timeout)
-    runners = [
-        web.ServerRunner(
-            web.Server(
-                handler,
-                access_log=None,
-                auto_decompress=False,
-                keepalive_timeout=_KEEP_ALIVE,
-                lingering_time=2.0,
-            ),
-            shutdown_timeout=options.drain,
-        )
-        for handler in (proxy, Admin(table))
+    table = Table(options.routes)
+    admission = Admission(options.state / "keys.json", closed=options.access == "keys")
+    usage = Usage(options.state / "usage.db")
+    control = listen_unix(options.admin)
+    _allow_connections()
+    proxy = Proxy(table, admission, usage, patience=options.timeout)
+    limits = {"limit": options.max_body, "patience": options.timeout}
+    servers = [Server(proxy, **limits), Server(Admin(table, proxy), **limits)]
+    listeners = [
+        await _listen(servers[0], public, certificate.context if certificate else None),
+        await _listen(servers[1], control, None),
     ]
+    keeping = asyncio.create_task(usage.keep())
     try:
-        for runner, listener in zip(runners, (public, admin), strict=True):
-            await runner.setup()
-            await web.SockSite(runner, listener).start()
-        address = f"http://{options.host}:{public.getsockname()[1]}"
-        sys.stdout.write(f"gateway listening on {address}\n")
+        scheme = "https" if certificate else "http"
+        sys.stdout.write(
+            f"gateway listening on {scheme}://{options.host}:{public.getsockname()[1]}\n"
+        )
         sys.stdout.flush()
-        await stopping.wait()
+        while not stopping.is_set():
+            for server in servers:
+                server.sweep()
+            table.sweep()
+            if certificate:
+                certificate.renew()
+            try:
+                await asyncio.wait_for(stopping.wait(), _SWEEP)
+            except TimeoutError:
+                continue
     finally:
-        await asyncio.gather(*(runner.cleanup() for runner in runners))
-        await table.close()
+        for listener in listeners:
+            listener.close()
+        await asyncio.gather(*(server.stop(options.drain) for server in servers))
+        table.close()
+        usage.close()
+        await keeping
         options.admin.unlink(missing_ok=True)
+
+
+async def _listen(
+    server: Server, listener: socket.socket, context: ssl.SSLContext | None
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(lambda: Connection(server), sock=listener)
+    return await loop.create_server(lambda: Connection(server), sock=listener, ssl=context)
+
+
+def _allow_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(_FILES, hard) if hard != resource.RLIM_INFINITY else _FILES
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, required=True, help="port to listen on; 0: a free one")
     parser.add_argument("--admin", type=Path, required=True, help="unix socket to administer it")
     parser.add_argument("--routes", type=Path, required=True, help="file that keeps the routes")
+    parser.add_argument(
+        "--state", type=Path, required=True, help="folder of the callers' keys and of their usage"
+    )
+    parser.add_argument(
+        "--access", choices=["open", "keys"], default="open", help="keys: every caller needs one"
+    )
+    parser.add_argument("--tls-cert", type=Path, help="certificate with its chain, PEM: HTTPS")
+    parser.add_argument("--tls-key", type=Path, help="its key, PEM; default: in the same file")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for a server")
     parser.add_argument("--drain", type=float, default=30.0, help="seconds to finish at a stop")
     parser.add_argument("--max-body", type=int, default=64 << 20, help="bytes of a request's body")

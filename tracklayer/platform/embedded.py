@@ -160,7 +160,12 @@ def _programs(here: Settings) -> list[Program]:
         *("--host", here.host, "--port", str(here.gateway_port)),
         *("--admin", str(here.sockets / "gateway.sock")),
         *("--routes", str(here.home / "routes.json")),
+        *("--state", str(here.gateway_home), "--access", here.gateway_access),
     ]
+    if here.gateway_tls_cert:
+        gateway_argv += ["--tls-cert", str(here.gateway_tls_cert.expanduser().absolute())]
+    if here.gateway_tls_key:
+        gateway_argv += ["--tls-key", str(here.gateway_tls_key.expanduser().absolute())]
     return [
         program("mlflow", mlflow_argv, 100, mlflow_env, of_store(here)),
         program("gateway", gateway_argv, 100, {}, []),

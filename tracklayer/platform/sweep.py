@@ -8,11 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tracklayer.errors import TracklayerError
 from tracklayer.private import remove_run, run_folders, run_name, sweep_temporary
-from tracklayer.runtimes import ProcessRuntime
-from tracklayer.store import Store, open_store
+
+if TYPE_CHECKING:
+    from tracklayer.store import Store
 
 _REFS = "runs"
 
@@ -24,6 +26,8 @@ def sweep(alive: Callable[[], Collection[tuple[str, str]]]) -> None:
         what is there, so that a run that begins meanwhile keeps what it has.
     :raises TracklayerError: something cannot be removed.
     """
+    from tracklayer.store import open_store
+
     store = open_store()
     there = {(folder.parent.name, folder.name) for folder in run_folders()}
     there |= {_owner(ref.name) for ref in store.refs(f"{_REFS}/")}
@@ -38,10 +42,14 @@ def end_run(project: str, run: str) -> None:
 
     :raises TracklayerError: something cannot be removed.
     """
+    from tracklayer.store import open_store
+
     _remove(open_store(), project, run_name(run))
 
 
 def _remove(store: Store, project: str, name: str) -> None:
+    from tracklayer.runtimes import ProcessRuntime
+
     for folder in run_folders(project, name):
         for job in ProcessRuntime.running(folder):
             ProcessRuntime.end(job)

@@ -1,32 +1,38 @@
-"""The ASGI application: routes, limits and back-pressure; knows no protocol by name."""
+"""The application: which path answers what, limits and back-pressure; knows no protocol by name."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
-from tracklayer.serving import invocations, open_inference
-from tracklayer.serving.http import Headers, Infer, Reply, Route, Service, json_reply
-from tracklayer.serving.model import RequestError
+import orjson
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from tracklayer.errors import ModelError
+from tracklayer.serving import deepaas, invocations, open_inference, openapi
+from tracklayer.serving.batching import Batched
+from tracklayer.serving.http import Headers, Infer, Reply, Route, Service, error_reply
+from tracklayer.serving.metrics import CONTENT_TYPE, Metrics, Series
+from tracklayer.serving.model import Call, RequestError
+from tracklayer.serving.runner import Done, Job, Outcome, Runner, Watch
 
 log = logging.getLogger(__name__)
 
-PROTOCOLS: tuple[Callable[[Service], dict[str, Route]], ...] = (
+PROTOCOLS: tuple[Callable[[Service, Sequence[Service]], dict[str, Route]], ...] = (
     open_inference.routes,
     invocations.routes,
+    deepaas.routes,
+    openapi.routes,
 )
-"""Every protocol is a function from a service to its routes."""
+"""Every protocol is a function from a service, and all of its server, to its routes."""
 
-_SMALL = 8 << 10
-"""Bytes of a body that may be answered in the event loop."""
+_CALLER = b"x-tracklayer-caller"
+"""Header in which the gateway says who asks."""
+
+_LATER = {"retry-after": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,160 +41,280 @@ class Limits:
 
     :param body: bytes of a request.
     :param seconds: for reading a request and answering it.
-    :param concurrency: requests being read, waiting or running; more get 503.
-    :param workers: inferences at the same time.
+    :param head: seconds for the line and the headers of a request.
+    :param concurrency: inferences being read, waiting or running; more get 503.
+    :param connections: open at a time; more get 503.
+    :param workers: inferences of a model at the same time.
     :param inline: where recent inferences took at most so many seconds, the next runs in the event
-        loop, because the way to a thread and back costs more. 0: all run in threads, which keeps
-        health checks alive whatever a request asks of the model.
+        loop, because the way to a thread and back costs more. 0: all run in threads.
+    :param batch: requests that wait to be joined, for a model that joins them.
     """
 
     body: int = 64 << 20
     seconds: float = 60.0
+    head: float = 10.0
     concurrency: int = 64
+    connections: int = 1000
     workers: int = 2
     inline: float = 0.0
+    batch: int = 32
+
+
+class Endpoint:
+    """What a path answers, by which model, and where its requests are counted."""
+
+    __slots__ = ("get", "infer", "runner", "series", "service")
+
+    def __init__(self, route: Route, service: Service, runner: Runner, series: Series) -> None:
+        self.get = route.get
+        self.infer = route.infer
+        self.service = service
+        self.runner = runner
+        self.series = series
+
+
+class Exchange(Job):
+    """A request on its way to its answer.
+
+    ``refusal`` is the answer of one that was refused before its body was read.
+    """
+
+    __slots__ = ("begin", "counted", "endpoint", "head", "keep_alive", "refusal")
+
+    def __init__(self, headers: Headers, *, begin: float, head: bool, keep_alive: bool) -> None:
+        super().__init__(None, b"", headers)
+        self.begin = begin
+        self.head = head
+        self.keep_alive = keep_alive
+        self.counted = False
+        self.endpoint: Endpoint | None = None
+        self.refusal: Reply | None = None
 
 
 class Application:
-    """Serves one :class:`Service`.
+    """Serves several :class:`Service`; the first answers where a path names none.
 
-    ``in_flight`` counts the inference requests it works on; ``last_refusal`` is when it last
-    refused one because it drains (``time.monotonic``).
+    ``in_flight`` counts the inferences it works on; ``last_refusal`` is when it last refused one
+    because it drains (``time.perf_counter``).
+
+    :param access_log: write a line for each request.
     """
 
-    def __init__(self, service: Service, limits: Limits) -> None:
-        self._service = service
-        self._limits = limits
-        self._routes = {
-            path: route for protocol in PROTOCOLS for path, route in protocol(service).items()
-        }
-        self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="inference")
-        self._cost = float("inf")
+    def __init__(
+        self, services: Sequence[Service], limits: Limits, *, access_log: bool = False
+    ) -> None:
+        self.services = tuple(services)
+        self.limits = limits
+        self.metrics = Metrics()
+        self._access_log = access_log
         self.in_flight = 0
         self.last_refusal = 0.0
+        watch = Watch()
+        self._runners = {id(service): self._runner(service, watch) for service in self.services}
+        self._endpoints: dict[bytes, Endpoint] = {}
+        for service in self.services:
+            for protocol in PROTOCOLS:
+                routes = protocol(service, self.services)
+                self._add(service, protocol.__module__.rpartition(".")[2], routes)
+        self._add(
+            self.services[0],
+            "server",
+            {
+                "/metrics": Route(get=self._page),
+                "/v2/repository/index": Route(infer=self._index),
+            },
+        )
+        self._nowhere = self.metrics.series("", "", "", "")
+        self._elsewhere = {
+            id(service): self.metrics.series(service.name, service.version, "grpc", "ModelInfer")
+            for service in self.services
+        }
 
-    def warm_up(self, request: bytes) -> None:
-        """Answer one Open Inference request twice: the first pays for what is lazy.
+    @property
+    def busy(self) -> bool:
+        """Whether threads compute, be it for somebody who is gone."""
+        return any(runner.busy for runner in self._runners.values())
 
-        :raises RequestError: the model cannot answer it.
+    def warm_up(self, *requests: bytes) -> None:
+        """Have every service answer an Open Inference request; in their order.
+
+        :raises ModelError: a model cannot answer it.
         """
-        infer = self._routes[f"/v2/models/{self._service.name}/infer"].infer
-        assert infer is not None
-        for _ in range(2):
-            self._cost = 0.0
-            self._timed(infer, request, {}, self._service.model.call())
+        for service, request in zip(self.services, requests, strict=True):
+            path = f"/v2/models/{service.name}/versions/{service.version}/infer"
+            endpoint = self._endpoints[path.encode()]
+            assert endpoint.infer is not None
+            try:
+                endpoint.runner.warm_up(endpoint.infer, request)
+            except RequestError as refused:
+                raise ModelError(
+                    f"{service.name} cannot answer its golden request: {refused.message}"
+                ) from refused
 
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        if scope["type"] != "http":
-            return
+    def admit(self, exchange: Exchange, method: bytes, target: bytes) -> None:
+        """Find out what answers a request, or refuse it; its body was not read yet."""
         try:
-            reply = await self._answer(scope, receive)
+            endpoint = self._endpoints.get(target) or self._find(target)
+            exchange.endpoint = endpoint
+            if endpoint.infer is None:
+                if method not in (b"GET", b"HEAD"):
+                    raise _wrong_method(method, "GET", "GET, HEAD")
+                return
+            if method != b"POST":
+                raise _wrong_method(method, "POST", "POST")
+            self._check(exchange.headers)
+            self._take(endpoint.service)
         except RequestError as refused:
-            reply = _error(refused.status, refused.message, refused.headers)
-        except _ClientGoneError:
+            exchange.refusal = reply_of(refused)
             return
+        exchange.counted = True
+        exchange.infer = endpoint.infer
+
+    def start(self, exchange: Exchange, done: Done) -> Outcome | None:
+        """The answer to a whole request; or None, and ``done`` will be told of it."""
+        endpoint = exchange.endpoint
+        assert endpoint is not None
+        if endpoint.get is None:
+            endpoint.runner.start(exchange, done)
+            return None
+        try:
+            return endpoint.get()
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
-            reply = _error(500, "the server failed on this request")
-        headers = [
-            (b"content-type", reply.content_type.encode()),
-            (b"content-length", str(len(reply.body)).encode()),
-        ]
-        headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        body = b"" if scope["method"] == "HEAD" else reply.body
-        await send({"type": "http.response.body", "body": body})
+            log.exception("a request failed")
+            return RequestError(500, "the server failed on this request")
 
-    async def _answer(self, scope: Any, receive: ASGIReceiveCallable) -> Reply:
-        route = self._routes.get(scope["path"])
-        if route is None:
-            raise RequestError(404, self._unknown(scope["path"]))
-        method = scope["method"]
-        if route.get:
-            if method not in ("GET", "HEAD"):
-                raise RequestError(405, f"use GET, not {method}", headers={"allow": "GET, HEAD"})
-            return route.get()
-        if method != "POST" or route.infer is None:
-            raise RequestError(405, f"use POST, not {method}", headers={"allow": "POST"})
-        if self._service.draining:
-            self.last_refusal = time.monotonic()
-            raise RequestError(503, "this server is stopping", headers={"retry-after": "1"})
-        if self.in_flight >= self._limits.concurrency:
-            raise RequestError(503, "too many requests at once", headers={"retry-after": "1"})
-        self.in_flight += 1
-        try:
-            return await self._infer(route.infer, dict(scope["headers"]), receive)
-        finally:
+    def close(self, exchange: Exchange, status: int) -> None:
+        """It was answered; or is given up, which counts as 499."""
+        if exchange.counted:
+            exchange.counted = False
             self.in_flight -= 1
+        endpoint = exchange.endpoint
+        series = self._nowhere if endpoint is None else endpoint.series
+        seconds = time.perf_counter() - exchange.begin
+        series.observe(status, exchange.headers.get(_CALLER), seconds)
+        if self._access_log:
+            route = series.labels["route"] or "-"
+            log.info("%s %d %.1f ms", route, status, seconds * 1000)
 
-    async def _infer(self, infer: Infer, headers: Headers, receive: ASGIReceiveCallable) -> Reply:
-        call = self._service.model.call()
-        body: bytes | None = None
+    async def infer(self, service: Service, infer: Infer, body: bytes, headers: Headers) -> Reply:
+        """Answer a request that came another way than HTTP/1.1, under the same limits.
+
+        :raises RequestError: it is not answered.
+        """
+        self._take(service)
+        begin = time.perf_counter()
+        outcome: Outcome = RequestError(499, "the client is gone")
+        job = Job(infer, body, headers)
+        waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(_: Job, outcome: Outcome) -> None:
+            if not waiting.done():
+                waiting.set_result(outcome)
+
+        self._runners[id(service)].start(job, done)
         try:
-            async with asyncio.timeout(self._limits.seconds):
-                body = await self._read(headers, receive)
-                if self._cost < self._limits.inline and len(body) <= _SMALL:
-                    return self._timed(infer, body, headers, call)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(
-                    self._pool, self._timed, infer, body, headers, call
-                )
+            async with asyncio.timeout(self.limits.seconds):
+                outcome = await waiting
         except TimeoutError:
-            call.terminate = True
-            if body is None:
-                raise RequestError(
-                    408, f"the body took longer than {self._limits.seconds:g} s"
-                ) from None
-            message = f"the answer took longer than {self._limits.seconds:g} s"
-            raise RequestError(504, message) from None
+            outcome = self.too_slow()
+        finally:
+            job.end()
+            self.in_flight -= 1
+            series = self._elsewhere[id(service)]
+            series.observe(outcome.status, None, time.perf_counter() - begin)
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
 
-    def _timed(self, infer: Infer, body: bytes, headers: Headers, call: Any) -> Reply:
-        """Answer, and note the cost: the longest of the recent requests decides where they run."""
-        start = time.perf_counter()
-        reply = infer(body, headers, call)
-        self._cost = max(time.perf_counter() - start, self._cost * 0.9)
-        return reply
+    def too_large(self) -> RequestError:
+        """A body is larger than the limit."""
+        return RequestError(413, f"the body is larger than {self.limits.body} bytes")
 
-    async def _read(self, headers: Headers, receive: ASGIReceiveCallable) -> bytes:
+    def too_slow(self) -> RequestError:
+        """The model took longer than the limit."""
+        return RequestError(504, f"the answer took longer than {self.limits.seconds:g} s")
+
+    def _check(self, headers: Headers) -> None:
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise RequestError(415, "content-encoding: compressed bodies are not served")
-        limit = self._limits.body
         # The HTTP parser has made sure that the length is a number.
-        if int(headers.get(b"content-length", b"0")) > limit:
-            raise RequestError(413, f"the body is larger than {limit} bytes")
-        message: Any = await receive()
-        if message["type"] == "http.request" and not message["more_body"]:
-            return _within(message["body"], limit)
-        body = bytearray()
-        while message["type"] == "http.request":
-            body += _within(message["body"], limit - len(body))
-            if not message["more_body"]:
-                return bytes(body)
-            message = await receive()
-        raise _ClientGoneError
+        if int(headers.get(b"content-length", 0)) > self.limits.body:
+            raise self.too_large()
 
-    def _unknown(self, path: str) -> str:
-        parts = path.split("/")
+    def _take(self, service: Service) -> None:
+        """One more in flight.
+
+        :raises RequestError: (503) the service drains, or enough are.
+        """
+        if service.draining:
+            self.last_refusal = time.perf_counter()
+            raise RequestError(503, "this server is stopping", headers=_LATER)
+        if self.in_flight >= self.limits.concurrency:
+            raise RequestError(503, "too many requests at once", headers=_LATER)
+        self.in_flight += 1
+
+    def _runner(self, service: Service, watch: Watch) -> Runner:
+        model, threads = service.model, self.limits.workers
+        if isinstance(model, Batched):
+            # Those that wait for company wait in threads.
+            threads += self.limits.batch
+            self.metrics.batches(service.name, service.version, model.sizes)
+        return Runner(model, threads=threads, inline=self.limits.inline, watch=watch)
+
+    def _add(self, service: Service, protocol: str, routes: Mapping[str, Route]) -> None:
+        """The paths of a service that none before it has."""
+        runner = self._runners[id(service)]
+        for path, route in routes.items():
+            if path.encode() not in self._endpoints:
+                series = self.metrics.series(service.name, service.version, protocol, path)
+                self._endpoints[path.encode()] = Endpoint(route, service, runner, series)
+
+    def _find(self, target: bytes) -> Endpoint:
+        """What answers a target that is not just a path as we write it.
+
+        :raises RequestError: (404) nothing does.
+        """
+        if target.startswith(b"http"):
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        path = unquote_to_bytes(target.partition(b"?")[0])
+        if endpoint := self._endpoints.get(path):
+            return endpoint
+        text = path.decode("utf-8", "replace")
+        parts = text.split("/")
         if parts[1:3] == ["v2", "models"] and len(parts) > 3:
-            if parts[3] != self._service.name:
-                return f"no model {parts[3][:100]!r} here; this is {self._service.name!r}"
-            if parts[4:5] == ["versions"] and parts[5:6] != [self._service.version]:
-                asked = parts[5][:100] if len(parts) > 5 else ""
-                return f"no version {asked!r} here; this is {self._service.version!r}"
-        return f"nothing at {path[:200]!r}"
+            versions = [known.version for known in self.services if known.name == parts[3]]
+            if not versions:
+                names = _known(known.name for known in self.services)
+                raise RequestError(404, f"no model {parts[3][:100]!r} here; {names}")
+            asked = "".join(parts[5:6])
+            if parts[4:5] == ["versions"] and asked not in versions:
+                raise RequestError(404, f"no version {asked[:100]!r} here; {_known(versions)}")
+        raise RequestError(404, f"nothing at {text[:200]!r}")
+
+    def _page(self) -> Reply:
+        return Reply(200, self.metrics.page(self.in_flight), CONTENT_TYPE)
+
+    def _index(self, body: bytes, headers: Headers, call: Call) -> Reply:  # noqa: ARG002
+        """The models of this server (Triton's model repository extension)."""
+        models = [
+            {"name": service.name, "version": service.version, "state": "READY", "reason": ""}
+            for service in self.services
+        ]
+        return Reply(200, orjson.dumps(models))
 
 
-class _ClientGoneError(Exception):
-    """The client left before its request was complete."""
+def reply_of(outcome: Outcome) -> Reply:
+    """The answer to send."""
+    if isinstance(outcome, RequestError):
+        return error_reply(outcome.status, outcome.message, outcome.headers)
+    return outcome
 
 
-def _within(chunk: bytes, limit: int) -> bytes:
-    if len(chunk) > limit:
-        raise RequestError(413, "the body is larger than this server takes")
-    return chunk
+def _wrong_method(method: bytes, use: str, allow: str) -> RequestError:
+    message = f"use {use}, not {method.decode('latin-1')}"
+    return RequestError(405, message, headers={"allow": allow})
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
-    return json_reply({"error": message}, status)._replace(headers=headers or {})
+def _known(names: Iterable[str]) -> str:
+    distinct = list(dict.fromkeys(map(repr, names)))
+    return ("this is " if len(distinct) == 1 else "there are ") + ", ".join(distinct)

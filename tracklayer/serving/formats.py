@@ -3,7 +3,8 @@
 A format is one module and one line in :data:`SERVED`. The module has
 ``find(files) -> list[Path]``, the models of this format among the regular files of a folder, each
 the path of a file or of the folder that it is, read only as far as their outline; and
-``load(path, threads=...) -> Model``.
+``load(path, threads=...) -> Model``. Where loading one can run code that came with it, there is
+also ``needs(path) -> frozenset[str]``, the words of :data:`ALLOW` that the project must have said.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,24 +23,36 @@ from tracklayer.formats import recognise_file
 if TYPE_CHECKING:
     from tracklayer.serving.model import Model
 
+ALLOW = ("code",)
+"""What a project can allow its models: Python code of its own, which the server then runs."""
+
 SERVED = {
+    "handler": "tracklayer.serving.handler",
+    "mlflow": "tracklayer.serving.mlflow_model",
     "huggingface": "tracklayer.serving.huggingface",
     "onnx": "tracklayer.serving.onnx",
+    "openvino": "tracklayer.serving.openvino",
+    "skops": "tracklayer.serving.skops",
 }
 """Format -> module, in the order in which they are tried."""
 
 _EXPORT = (
-    "Export the model to ONNX into SM_MODEL_DIR: torch.onnx.export for PyTorch, skl2onnx for "
-    "scikit-learn, tf2onnx for TensorFlow and Keras. Formats served: " + ", ".join(SERVED) + "."
+    "Export the model to ONNX into SM_MODEL_DIR: torch.onnx.export for PyTorch, tf2onnx for "
+    "TensorFlow and Keras; for scikit-learn, skops.io.dump does too. "
+    "Formats served: " + ", ".join(SERVED) + "."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFormat:
-    """What a model folder holds: the format's name, and the model's file or folder."""
+    """What a model folder holds: the format's name, and the model's file or folder.
+
+    ``needs``: words of :data:`ALLOW` without which it is not loaded.
+    """
 
     name: str
     path: Path
+    needs: frozenset[str] = frozenset()
 
 
 def recognise(folder: Path) -> ModelFormat:
@@ -51,8 +64,9 @@ def recognise(folder: Path) -> ModelFormat:
     files = list(_files(folder))
     if not files:
         raise ModelError(f"script left no model in SM_MODEL_DIR ({folder} is empty)", hint=_EXPORT)
-    for name, module in SERVED.items():
-        found: list[Path] = importlib.import_module(module).find(files)
+    for name, dotted in SERVED.items():
+        module = importlib.import_module(dotted)
+        found: list[Path] = module.find(files)
         if len(found) > 1:
             raise ModelError(
                 f"{folder} holds {len(found)} {name} models: "
@@ -60,7 +74,8 @@ def recognise(folder: Path) -> ModelFormat:
                 hint="Leave exactly one model in SM_MODEL_DIR.",
             )
         if found:
-            return ModelFormat(name, found[0])
+            needs = module.needs(found[0]) if hasattr(module, "needs") else frozenset()
+            return ModelFormat(name, found[0], needs)
     kinds = {file: recognise_file(file) for file in files}
     for file, kind in kinds.items():
         if kind.risk == "pickle":
@@ -76,12 +91,21 @@ def recognise(folder: Path) -> ModelFormat:
     raise ModelError(f"no known model in {folder}; found {_some(lines)}", hint=_EXPORT)
 
 
-def load(folder: Path, *, threads: int = 1) -> Model:
-    """Load the model of ``folder``; ``threads`` are those of one inference.
+def load(folder: Path, *, threads: int = 1, allow: Collection[str] = ()) -> Model:
+    """Load the model of ``folder``.
 
-    :raises ModelError: as :func:`recognise`, or the model is damaged or cannot be served.
+    :param threads: those of one inference.
+    :param allow: words of :data:`ALLOW`.
+    :raises ModelError: as :func:`recognise`, the model is damaged or cannot be served, or it needs
+        what is not allowed.
     """
     found = recognise(folder)
+    if refused := found.needs.difference(allow):
+        words = ", ".join(sorted(refused))
+        raise ModelError(
+            f"{found.path.relative_to(folder)} is Python code, which the server would run",
+            hint=f"If it is your own, write `deploy: {{allow: [{words}]}}` in tracklayer.yaml.",
+        )
     model: Model = importlib.import_module(SERVED[found.name]).load(found.path, threads=threads)
     return model
 

@@ -53,3 +53,8 @@ class Route(NamedTuple):
 def json_reply(document: Mapping[str, Any], status: int = 200) -> Reply:
     """A reply with a JSON body; NumPy arrays are written as they are."""
     return Reply(status, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def error_reply(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """A refusal in the form that all protocols share: ``{"error": message}``."""
+    return json_reply({"error": message}, status)._replace(headers=headers or {})

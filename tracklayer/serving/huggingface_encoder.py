@@ -1,38 +1,29 @@
 """A text encoder of the BERT family, from its weights to an ONNX graph of standard operators.
 
-onnxruntime runs the graph, so that the server needs no PyTorch. The numbers are those of the
-``transformers`` library (https://github.com/huggingface/transformers, ``models/bert`` and others).
+The numbers are those of the ``transformers`` library
+(https://github.com/huggingface/transformers, ``models/bert`` and others).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tracklayer.errors import ModelError
+from tracklayer.serving.huggingface_graph import EXPORT, Graph, Weights, integer
 from tracklayer.serving.model import Array
+
+Task = Literal["encode", "classify", "classify tokens"]
+"""What is wanted of an encoder: its output, the scores of a text, or those of each token."""
 
 IDS, MASK = "input_ids", "attention_mask"
 """Inputs of the graph, both INT64 ``[batch, tokens]``; the mask is 1 for a token, 0 for padding."""
 
 _WORDS = "embeddings.word_embeddings.weight"
-
-_OPSET, _IR_VERSION = 23, 11
-"""The first operator set with attention, and the file format that belongs to it."""
-
-_ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "gelu": ("Gelu", {}),
-    "gelu_new": ("Gelu", {"approximate": "tanh"}),
-    "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
-    "relu": ("Relu", {}),
-}
-
-_EXPORT = "Export the model to ONNX, as onnx/model.onnx in the same folder."
 
 
 @dataclass(frozen=True)
@@ -104,68 +95,29 @@ FAMILIES = {
 """``model_type`` of a config.json -> its family."""
 
 
-class Weights:
-    """The tensors of safetensors files, as FP32."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        """
-        :raises ModelError: a file is damaged.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        self._files: dict[str, Any] = {}
-        for file in files:
-            try:
-                opened: Any = safe_open(file, "np")
-            except SafetensorError as error:
-                raise ModelError(f"{file.name} is damaged: {error}") from error
-            self._files |= dict.fromkeys(opened.keys(), opened)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def __getitem__(self, name: str) -> Array:
-        """
-        :raises ModelError: there is no such tensor.
-        """
-        if name not in self._files:
-            raise ModelError(
-                f"the weights have no tensor {name!r}, which config.json promises",
-                hint="Save model and configuration together, with save_pretrained.",
-            )
-        tensor: Array = self._files[name].get_tensor(name)
-        return tensor.astype(np.float32)
-
-
 def build(
-    config: Mapping[str, Any], weights: Weights, output: str
+    config: Mapping[str, Any], weights: Weights, task: Task = "encode"
 ) -> tuple[bytes, dict[str, Array]]:
     """The graph as a serialised ONNX model, and the weights that it names.
 
-    :param output: ``last_hidden_state`` (FP32 ``[batch, tokens, width]``), or ``logits``, the
-        scores of a classifier (FP32 ``[batch, labels]``).
+    Its output, FP32, is ``last_hidden_state`` ``[batch, tokens, width]``, or ``logits``: ``[batch,
+    labels]`` for a text, ``[batch, tokens, labels]`` for its tokens.
+
     :raises ModelError: weights are missing, or the model is not one that is served.
     """
-    from onnx import TensorProto, helper
+    from onnx import TensorProto
 
     _check(config)
     graph = _Encoder(config, weights)
     hidden = graph.encode()
-    if output == "logits":
-        hidden = graph.classify(hidden)
+    output, axes = "last_hidden_state", ["batch", "tokens", "width"]
+    if task == "classify":
+        hidden, output, axes = graph.classify(hidden), "logits", ["batch", "labels"]
+    elif task == "classify tokens":
+        hidden, output = graph.linear(hidden, "classifier"), "logits"
     graph.node("Identity", [hidden], output)
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
-        for name in (IDS, MASK)
-    ]
-    axes = ["batch", "labels"] if output == "logits" else ["batch", "tokens", "width"]
-    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, axes)]
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "encoder", inputs, outputs, graph.initialisers),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-    )
-    return model.SerializeToString(), graph.tensors
+    inputs = dict.fromkeys((IDS, MASK), (TensorProto.INT64, ("batch", "tokens")))
+    return graph.serialised(inputs, {output: axes}), graph.tensors
 
 
 def position_rows(config: Mapping[str, Any]) -> int | None:
@@ -175,7 +127,7 @@ def position_rows(config: Mapping[str, Any]) -> int | None:
     """
     if config["model_type"] not in FAMILIES and "max_position_embeddings" not in config:
         return None
-    return _integer(config, "max_position_embeddings") - _first_position(config)
+    return integer(config, "max_position_embeddings") - _first_position(config)
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -184,52 +136,44 @@ def _check(config: Mapping[str, Any]) -> None:
         raise ModelError(
             f"this {kind} model comes with code of its own (auto_map in config.json), "
             "which the server does not run",
-            hint=_EXPORT,
+            hint=EXPORT,
         )
     if kind not in FAMILIES:
         raise ModelError(
             f"models of the type {kind!r} are not served from safetensors",
-            hint=f"Types served: {', '.join(FAMILIES)}. {_EXPORT}",
+            hint=f"Types served: {', '.join(FAMILIES)}. {EXPORT}",
         )
     if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
         raise ModelError(
             "config.json: relative positions and decoders are not served from safetensors",
-            hint=_EXPORT,
+            hint=EXPORT,
         )
 
 
-class _Encoder:
-    """The nodes of one encoder; their weights stay outside of the graph, which may not take 2 GiB.
+class _Encoder(Graph):
+    """The nodes of one encoder.
 
     Padding and token types need no node: types are 0, and row 0 of their table is in the positions.
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
-        self.nodes: list[Any] = []
-        self.initialisers: list[Any] = []
-        self.tensors: dict[str, Array] = {}
+        super().__init__(weights)
         self._family = family = FAMILIES[config["model_type"]]
         self._config: dict[str, Any] = {
             **config,
             **{name: config.get(key) for name, key in family.settings.items()},
         }
-        self._weights = weights
         self._prefix = family.prefix if family.prefix + _WORDS in weights else ""
-        self._heads = _integer(self._config, "num_attention_heads")
+        self._heads = integer(self._config, "num_attention_heads")
         self._epsilon = float(self._config.get("layer_norm_eps", 1e-12))
-        if self._config.get("hidden_act", "gelu") not in _ACTIVATIONS:
-            raise ModelError(
-                f"config.json: the activation {self._config['hidden_act']!r} is not served",
-                hint=f"Served: {', '.join(_ACTIVATIONS)}.",
-            )
 
     def encode(self) -> str:
         family = self._family
         sizes = self.node("Shape", [IDS], start=1, end=2)
         hidden = self._embeddings(sizes)
         mask = self._attention_mask(sizes)
-        kind, options = _ACTIVATIONS[self._config.get("hidden_act", "gelu")]
-        for number in range(_integer(self._config, "num_hidden_layers")):
+        activation = self._config.get("hidden_act", "gelu")
+        for number in range(integer(self._config, "num_hidden_layers")):
             layer = self._prefix + family.layer.format(number)
             *projections, output = (layer + name for name in family.attention)
             attended = self.node(
@@ -239,103 +183,60 @@ class _Encoder:
                 kv_num_heads=self._heads,
             )
             added = self.node("Add", [self.linear(attended, output), hidden])
-            hidden = self._norm(added, layer + family.attention_norm)
+            hidden = self.norm(added, layer + family.attention_norm, self._epsilon)
             widen, narrow = (layer + name for name in family.feed_forward)
-            wide = self.node(kind, [self.linear(hidden, widen)], **options)
+            wide = self.activation(self.linear(hidden, widen), activation)
             added = self.node("Add", [self.linear(wide, narrow), hidden])
-            hidden = self._norm(added, layer + family.norm)
+            hidden = self.norm(added, layer + family.norm, self._epsilon)
         return hidden
 
     def classify(self, hidden: str) -> str:
         """The scores of a text, from its first token."""
-        first = self.node("Gather", [hidden, self._integers("first", 0)], axis=1)
-        scores = self.node("Squeeze", [first, self._integers("axis_1", 1)])
+        first = self.node("Gather", [hidden, self.integers("first", 0)], axis=1)
+        scores = self.node("Squeeze", [first, self.integers("axis_1", 1)])
         for name, activation in self._family.head:
             inside = self._prefix + name
-            scores = self.linear(scores, inside if f"{inside}.weight" in self._weights else name)
+            scores = self.linear(scores, inside if f"{inside}.weight" in self.weights else name)
             scores = self.node(activation, [scores]) if activation else scores
         return scores
 
-    def linear(self, hidden: str, name: str) -> str:
-        weight = self._tensor(f"{name}.weight", self._weights[f"{name}.weight"].T)
-        product = self.node("MatMul", [hidden, weight])
-        if f"{name}.bias" not in self._weights:
-            return product
-        bias = self._tensor(f"{name}.bias", self._weights[f"{name}.bias"])
-        return self.node("Add", [product, bias])
-
-    def node(self, kind: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
-        from onnx import helper
-
-        name = name or f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
-        return name
-
     def _embeddings(self, sizes: str) -> str:
         prefix = f"{self._prefix}embeddings."
-        words = self._weights[self._prefix + _WORDS]
-        width = _integer(self._config, "hidden_size")
+        words = self.weights[self._prefix + _WORDS]
+        width = integer(self._config, "hidden_size")
         if width != words.shape[1] or width % self._heads:
             raise ModelError(
                 f"config.json: hidden_size is {width} and num_attention_heads {self._heads}, "
                 f"but the embeddings have a width of {words.shape[1]}"
             )
-        positions = self._weights[f"{prefix}position_embeddings.weight"]
+        positions = self.weights[f"{prefix}position_embeddings.weight"]
         positions = positions[_first_position(self._config) :]
-        if (types := f"{prefix}token_type_embeddings.weight") in self._weights:
-            positions = positions + self._weights[types][0]
-        start, axis = self._integers("start", 0), self._integers("axis_0", 0)
-        found = self.node("Slice", [self._tensor("positions", positions), start, sizes, axis])
-        embedded = self.node("Gather", [self._tensor("words", words), IDS])
+        if (types := f"{prefix}token_type_embeddings.weight") in self.weights:
+            positions = positions + self.weights[types][0]
+        start, axis = self.integers("start", 0), self.integers("axis_0", 0)
+        found = self.node("Slice", [self.tensor("positions", positions), start, sizes, axis])
+        embedded = self.node("Gather", [self.tensor("words", words), IDS])
         added = self.node("Add", [embedded, found])
-        return self._norm(added, f"{prefix}LayerNorm")
+        return self.norm(added, f"{prefix}LayerNorm", self._epsilon)
 
     def _attention_mask(self, sizes: str) -> str:
         from onnx import TensorProto
 
-        axes = self._integers("axes_1_2", 1, 2)
-        one = self._integers("one", 1)
+        axes = self.integers("axes_1_2", 1, 2)
+        one = self.integers("one", 1)
         keys = self.node("Cast", [MASK], to=TensorProto.BOOL)
         keys = self.node("Unsqueeze", [keys, axes])
         if not self._family.relative:
             shape = self.node("Concat", [one, one, sizes, one], axis=0)
             return self.node("Expand", [keys, shape])
-        table = self._weights[self._prefix + self._family.relative]
+        table = self.weights[self._prefix + self._family.relative]
         rows = len(self.tensors["positions"])
-        bias = self._tensor("relative", _relative_bias(table, rows))
+        bias = self.tensor("relative", _relative_bias(table, rows))
         both = self.node("Concat", [sizes, sizes], axis=0)
-        start, axes = self._integers("starts", 0, 0), self._integers("axes_2_3", 2, 3)
+        start, axes = self.integers("starts", 0, 0), self.integers("axes_2_3", 2, 3)
         bias = self.node("Slice", [bias, start, both, axes])
-        nothing = self._tensor("nothing", np.array([np.finfo(np.float32).min]))
+        nothing = self.tensor("nothing", np.array([np.finfo(np.float32).min]))
         return self.node("Where", [keys, bias, nothing])
-
-    def _norm(self, hidden: str, name: str) -> str:
-        # Checkpoints that were converted from TensorFlow have the old names.
-        old = f"{name}.gamma" in self._weights
-        names = [f"{name}.{part}" for part in (("gamma", "beta") if old else ("weight", "bias"))]
-        inputs = [self._tensor(part, self._weights[part]) for part in names]
-        return self.node("LayerNormalization", [hidden, *inputs], epsilon=self._epsilon)
-
-    def _integers(self, name: str, *values: int) -> str:
-        from onnx import numpy_helper
-
-        if name not in {known.name for known in self.initialisers}:
-            self.initialisers.append(numpy_helper.from_array(np.array(values), name))
-        return name
-
-    def _tensor(self, name: str, array: Array) -> str:
-        from onnx import TensorProto
-
-        self.tensors[name] = np.ascontiguousarray(array, dtype=np.float32)
-        outside = TensorProto(
-            name=name,
-            dims=array.shape,
-            data_type=TensorProto.FLOAT,
-            data_location=TensorProto.EXTERNAL,
-        )
-        outside.external_data.add(key="location", value="memory")
-        self.initialisers.append(outside)
-        return name
 
 
 def _relative_bias(table: Array, rows: int) -> Array:
@@ -357,14 +258,4 @@ def _relative_bias(table: Array, rows: int) -> Array:
 
 def _first_position(config: Mapping[str, Any]) -> int:
     family = FAMILIES.get(config["model_type"])
-    return _integer(config, "pad_token_id", 0) + 1 if family and family.padded else 0
-
-
-def _integer(config: Mapping[str, Any], key: str, least: int = 1) -> int:
-    """
-    :raises ModelError: it is missing, no whole number, or too small.
-    """
-    value = config.get(key)
-    if type(value) is not int or value < least:
-        raise ModelError(f"config.json: {key} must be a number from {least} on, not {value!r}")
-    return value
+    return integer(config, "pad_token_id", 0) + 1 if family and family.padded else 0

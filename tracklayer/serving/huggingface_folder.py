@@ -7,18 +7,35 @@ Read are ``config.json`` and ``tokenizer_config.json`` of transformers, and ``mo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from tracklayer.errors import ModelError
+from tracklayer.serving import onnx, openvino
 from tracklayer.serving.huggingface_encoder import position_rows
-from tracklayer.serving.huggingface_heads import POOLINGS, Classification, Embedding, Head
-
-_SIZE = 4 << 20
-"""Bytes that a configuration may have."""
+from tracklayer.serving.huggingface_graph import Weights
+from tracklayer.serving.huggingface_heads import (
+    POOLINGS,
+    Classification,
+    Embedding,
+    Head,
+    TokenClassification,
+)
+from tracklayer.serving.huggingface_outline import (
+    CLASSIFIER,
+    CONFIG,
+    IMAGES,
+    TAGGER,
+    architecture,
+    is_served,
+    own_ir,
+    own_onnx,
+    read_document,
+    read_json,
+)
+from tracklayer.serving.model import Array, Model
 
 _LONGEST = 512
 """Tokens that are read of a text where no configuration says how many."""
@@ -30,25 +47,30 @@ _SWITCHES = {
     f"{_SWITCH}_mean_tokens": "mean",
 }
 
-_CLASSIFIER = "ForSequenceClassification"
-_ENCODERS = ("Model", "ForMaskedLM", "ForPreTraining")
-
 
 @dataclass(frozen=True)
 class Folder:
     """A model's description.
 
-    :param path: where its configuration, weights and tokenizer are.
+    :param path: where its configuration and weights are, and its tokenizer.
+    :param beside: other folders, in which the tokenizer may be.
     :param longest: tokens that are read of a text.
+    :param unknown: the token of what the tokenizer does not know.
     :param prompt: what stands before every text.
     """
 
     path: Path
+    beside: Sequence[Path]
     config: Mapping[str, Any]
     head: Head
     longest: int
+    unknown: str | None
     prompt: str = ""
     lower: bool = False
+
+    def part(self, name: str) -> Path:
+        """A file of the tokenizer."""
+        return part(self.path, self.beside, name)
 
     def prepare(self, text: str) -> str:
         """The text as the tokenizer is to have it."""
@@ -56,82 +78,111 @@ class Folder:
         return text.lower() if self.lower else text
 
 
-def read(root: Path) -> Folder:
-    """Describe the model in ``root``, the folder of its ``modules.json`` or ``config.json``.
+def read(root: Path, beside: Sequence[Path] = ()) -> Folder:
+    """Describe the text model in ``root``, the folder of its ``modules.json`` or ``config.json``.
 
+    :param beside: see :class:`Folder`.
     :raises ModelError: something is missing or wrong there, or of a kind that is not served.
     """
     modules = _modules(root)
     path = _inside(root, modules[0]) if modules else root
-    config = read_json(path / "config.json") or {}
+    config = read_json(path / CONFIG) or {}
     if not isinstance(config.get("model_type"), str):
-        raise ModelError(f"{(path / 'config.json').relative_to(root)} names no model_type")
+        raise ModelError(f"{(path / CONFIG).relative_to(root)} names no model_type")
+    tokenizer = read_json(part(path, beside, "tokenizer_config.json")) or {}
+    unknown = tokenizer.get("unk_token")
     sentences = (modules and read_json(path / "sentence_bert_config.json")) or {}
     prompts = (modules and read_json(root / "config_sentence_transformers.json")) or {}
     return Folder(
         path=path,
+        beside=beside,
         config=config,
         head=_head(root, config, modules),
-        longest=_longest(path, config, sentences),
+        longest=_longest(tokenizer, config, sentences),
+        unknown=unknown.get("content") if isinstance(unknown, dict) else unknown,
         prompt=(prompts.get("prompts") or {}).get(prompts.get("default_prompt_name"), ""),
         lower=bool(sentences.get("do_lower_case")),
     )
 
 
-def read_json(file: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None if there is no such file.
+def part(path: Path, beside: Sequence[Path], name: str) -> Path:
+    """A file of a folder or, if it is not there, of one of those beside it."""
+    found = (folder / name for folder in (path, *beside))
+    return next((file for file in found if file.is_file()), path / name)
 
-    :raises ModelError: it is no JSON, or no object.
+
+Build: TypeAlias = Callable[[Weights], tuple[bytes, dict[str, Array]]]
+"""Makes a graph of weights, and the tensors that it names."""
+
+Open: TypeAlias = Callable[[Path, str, Build, int], Model]
+"""Opens the network of a folder; see :func:`open_network`."""
+
+
+def open_network(path: Path, kind: str, build: Build, threads: int) -> Model:
+    """The network of a folder: its own ONNX, the graph that is built of its weights, or its IR.
+
+    :param kind: what the messages call it: the ``model_type``.
+    :raises ModelError: the weights are missing or damaged, or ``build`` refuses them.
     """
-    found = _read_json(file)
-    if found is not None and not isinstance(found, dict):
-        raise ModelError(f"{file.name} must be a JSON object")
-    return found
+    if own := own_onnx(path):
+        return onnx.load(own, threads=threads)
+    if ir := own_ir(path):
+        return openvino.load(ir, threads=threads)
+    graph, tensors = built(path, build)
+    return onnx.open_graph(graph, kind, threads=threads, tensors=tensors)
 
 
-def _read_json(file: Path) -> Any:
-    if not file.is_file():
-        return None
-    if file.stat().st_size > _SIZE:
-        raise ModelError(f"{file.name} is larger than {_SIZE >> 20} MiB")
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{file.name} is not valid JSON: {error}") from error
+def built(path: Path, build: Build) -> tuple[bytes, dict[str, Array]]:
+    """The graph that is built of a folder's weights, and the tensors that it names."""
+    return build(Weights(_weights(path)))
 
 
-def is_served(config: Mapping[str, Any]) -> bool:
-    """Is the task that a ``config.json`` names one of those here?"""
-    return _architecture(config).endswith((_CLASSIFIER, *_ENCODERS))
-
-
-def _architecture(config: Mapping[str, Any]) -> str:
-    named = config.get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else "Model"
+def _weights(path: Path) -> list[Path]:
+    """The files of the weights: the only one, or those that an index lists."""
+    if index := read_json(path / "model.safetensors.index.json"):
+        names = sorted({Path(str(name)).name for name in (index.get("weight_map") or {}).values()})
+    else:
+        names = ["model.safetensors"]
+    if missing := [name for name in names if not (path / name).is_file()]:
+        raise ModelError(
+            f"the weights {missing[0]} are missing", hint="Save the model with save_pretrained."
+        )
+    return [path / name for name in names]
 
 
 def _head(root: Path, config: Mapping[str, Any], modules: list[dict[str, Any]]) -> Head:
-    if _architecture(config).endswith(_CLASSIFIER):
-        return _classification(config)
+    kind = architecture(config)
+    if kind.endswith(CLASSIFIER):
+        return classification(config)
+    if kind.endswith(TAGGER):
+        return TokenClassification(_labels(config))
     if not is_served(config):
         raise ModelError(
-            f"a {_architecture(config)} is not served",
-            hint=f"Served: sentence embeddings (a plain model) and ...{_CLASSIFIER}.",
+            f"a {kind} is not served",
+            hint="Served: sentence embeddings (a plain model), "
+            f"...{CLASSIFIER}, ...{TAGGER} and ...{IMAGES}.",
         )
     return _embedding(root, int(config.get("hidden_size") or config.get("dim") or 0), modules)
 
 
-def _classification(config: Mapping[str, Any]) -> Classification:
-    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    kind = config.get("problem_type")
-    try:
-        labels = tuple(str(names[str(number)]) for number in range(len(names)))
-    except (KeyError, TypeError) as error:
-        raise ModelError("config.json: id2label must name the labels 0, 1, 2, ...") from error
+def classification(config: Mapping[str, Any]) -> Classification:
+    """What a classifier of texts or images answers.
+
+    :raises ModelError: it has no labels, or a regression head.
+    """
+    labels, kind = _labels(config), config.get("problem_type")
     if kind == "regression":
         raise ModelError("a regression head is not served", hint="Export the model to ONNX.")
-    # As the text-classification pipeline of transformers decides it.
+    # As the pipelines of transformers decide it.
     return Classification(labels, kind != "multi_label_classification" and len(labels) > 1)
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    try:
+        return tuple(str(names[str(number)]) for number in range(len(names)))
+    except (KeyError, TypeError) as error:
+        raise ModelError("config.json: id2label must name the labels 0, 1, 2, ...") from error
 
 
 def _embedding(root: Path, width: int, modules: list[dict[str, Any]]) -> Embedding:
@@ -168,8 +219,9 @@ def _poolings(config: Mapping[str, Any]) -> tuple[str, ...]:
     return modes
 
 
-def _longest(path: Path, config: Mapping[str, Any], sentences: Mapping[str, Any]) -> int:
-    tokenizer = read_json(path / "tokenizer_config.json") or {}
+def _longest(
+    tokenizer: Mapping[str, Any], config: Mapping[str, Any], sentences: Mapping[str, Any]
+) -> int:
     limits = (
         sentences.get("max_seq_length"),
         tokenizer.get("model_max_length"),
@@ -180,7 +232,7 @@ def _longest(path: Path, config: Mapping[str, Any], sentences: Mapping[str, Any]
 
 
 def _modules(root: Path) -> list[dict[str, Any]]:
-    modules = _read_json(root / "modules.json")
+    modules = read_document(root / "modules.json")
     if modules is None:
         return []
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):

@@ -1,125 +1,208 @@
 """``/invocations`` and ``/ping``: the endpoint that SageMaker's and MLflow's clients call.
 
-Bodies: ``{"instances": [...]}`` (rows), ``{"inputs": ...}`` (columns by input name, or one tensor),
-and ``text/csv`` (rows of the only input, or one value a row where that has one axis; a line of
-column names may come first, for text that of the input). The answer is
-``{"predictions": ...}``: nested arrays, by output name where the model has several outputs.
+(And ``/health`` and ``/version``, which MLflow's servers have too.)
+
+Bodies:
+
+- ``application/json``: an object with one of ``instances`` (rows), ``inputs`` (columns by input
+  name, or one tensor), ``dataframe_split`` and ``dataframe_records``; or an array of rows.
+- ``application/jsonlines``: a row a line.
+- ``text/csv``: a row a line, with or without names of columns.
+
+The answer is ``{"predictions": ...}``: nested arrays, by output name where the model has several
+outputs. ``Accept: text/csv`` or ``application/jsonlines`` gives a line a row instead.
+
+Sources: "Deploy MLflow Model as a Local Inference Server" in MLflow's documentation; "Common Data
+Formats for Inference" in Amazon SageMaker's.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
+
+from tracklayer.serving import tables
 from tracklayer.serving.http import Headers, Reply, Route, Service, json_reply
-from tracklayer.serving.model import DATATYPES, Array, Call, RequestError, Signature, Tensor
-from tracklayer.serving.open_inference import object_of
-from tracklayer.serving.tensors import decode, shape_of, values
+from tracklayer.serving.model import Array, Call, RequestError, Signature
+from tracklayer.serving.open_inference import version
+from tracklayer.serving.tensors import values
+
+_JSON, _LINES, _CSV = b"application/json", b"application/jsonlines", b"text/csv"
+_SERVED = "application/json, application/jsonlines or text/csv"
+_FRAME = frozenset({"columns", "index", "data"})
+_ANY = frozenset({b"*/*", b"application/*", _JSON})
 
 
-def routes(service: Service) -> dict[str, Route]:
-    """Path -> what it answers, for one service."""
+def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
+    """Path -> what it answers, for one service.
+
+    :param peers: all services of its server; default: there is no other.
+    """
 
     def invoke(body: bytes, headers: Headers, call: Call) -> Reply:
         signature = service.model.signature
-        feeds = _feeds(signature, body, headers.get(b"content-type", b"application/json"))
+        write = _writer(headers.get(b"accept", _JSON))
+        feeds = _feeds(signature, body, headers.get(b"content-type", _JSON))
         signature.check(feeds)
-        results = service.model.run(feeds, signature.output_names, call)
-        outputs = {
-            tensor.name: values(tensor, array)
-            for tensor, array in zip(signature.outputs, results, strict=True)
-        }
-        only = len(outputs) == 1
-        return json_reply({"predictions": next(iter(outputs.values())) if only else outputs})
+        return write(signature, service.model.run(feeds, signature.output_names, call))
 
     def ping() -> Reply:
-        return json_reply({}, 503 if service.draining else 200)
+        return json_reply({}, 503 if any(peer.draining for peer in peers or (service,)) else 200)
 
-    return {"/invocations": Route(infer=invoke), "/ping": Route(get=ping)}
+    return {
+        "/invocations": Route(infer=invoke),
+        "/ping": Route(get=ping),
+        "/health": Route(get=ping),
+        "/version": Route(get=lambda: Reply(200, version().encode(), "text/plain")),
+    }
+
+
+def predictions(signature: Signature, results: Sequence[Array]) -> object:
+    """The only output's values, or those of all by their names, for orjson with NumPy.
+
+    :raises RequestError: (500) the model gave a value that JSON cannot carry.
+    """
+    outputs = {
+        tensor.name: values(tensor, array)
+        for tensor, array in zip(signature.outputs, results, strict=True)
+    }
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def feeds_of(signature: Signature, inputs: object) -> dict[str, Array]:
+    """The inputs by their names, or the only one, as nested arrays.
+
+    :raises RequestError: (400) they do not fit the model.
+    """
+    if type(inputs) is not dict:
+        tensor = tables.only(signature, inputs, "inputs")
+        return {tensor.name: tables.array_of(tensor, inputs, "inputs")}
+    if unknown := inputs.keys() - signature.by_name.keys():
+        known = ", ".join(signature.by_name)
+        raise RequestError(400, f"inputs: no input {min(unknown)[:100]!r}; inputs: {known}")
+    return {
+        name: tables.array_of(signature.by_name[name], data, f"inputs {name!r}")
+        for name, data in inputs.items()
+    }
 
 
 def _feeds(signature: Signature, body: bytes, content_type: bytes) -> dict[str, Array]:
-    media = content_type.partition(b";")[0].strip().lower()
-    if media == b"text/csv":
-        return _csv(signature, body)
-    if media != b"application/json":
+    media = _media(content_type)
+    if media == _CSV:
+        return tables.read_csv(signature, body)
+    if media == _LINES:
+        lines = enumerate(body.splitlines(), 1)
+        rows = [_parse(line, f"line {number}") for number, line in lines if line.strip()]
+        return _instances(signature, rows)
+    if media != _JSON:
         raise RequestError(
             415,
-            f"content type {media.decode('latin-1')[:100]!r} is not served; "
-            "send application/json or text/csv",
+            f"content type {media.decode('latin-1')[:100]!r} is not served; send {_SERVED}",
         )
-    request = object_of(body)
-    if request.keys() == {"instances"}:
-        return _instances(signature, request["instances"])
-    if request.keys() == {"inputs"}:
-        return _inputs(signature, request["inputs"])
-    raise RequestError(400, "the body must be an object with one key: 'instances' or 'inputs'")
+    document = _parse(body, "the body")
+    return _instances(signature, document) if type(document) is list else _form(signature, document)
+
+
+def _form(signature: Signature, document: object) -> dict[str, Array]:
+    forms = {
+        "instances": _instances,
+        "inputs": feeds_of,
+        "dataframe_split": _split,
+        "dataframe_records": _records,
+    }
+    given = document.keys() - {"params"} if type(document) is dict else set()
+    if type(document) is not dict or len(given) != 1 or not given <= forms.keys():
+        raise RequestError(
+            400, f"the body must be an object with one key of {', '.join(map(repr, forms))}"
+        )
+    if document.get("params"):
+        raise RequestError(400, "params: this model takes no parameters beside its inputs")
+    form = given.pop()
+    return forms[form](signature, document[form])
 
 
 def _instances(signature: Signature, rows: object) -> dict[str, Array]:
     if type(rows) is not list or not rows:
         raise RequestError(400, "instances must be an array of rows, one at least")
     if type(rows[0]) is not dict:
-        return {_only(signature, "instances").name: _array(signature.inputs[0], rows, "instances")}
-    names = signature.by_name.keys()
+        tensor = tables.only(signature, rows, "instances")
+        return {tensor.name: tables.array_of(tensor, rows, "instances")}
+    names = {tensor.name for tensor in tables.named(signature, rows[0]) or signature.inputs}
     for index, row in enumerate(rows):
         if type(row) is not dict or row.keys() != names:
+            known = ", ".join(tensor.name for tensor in signature.inputs)
+            raise RequestError(400, f"instances[{index}] must be an object with the keys {known}")
+    return {
+        name: tables.array_of(
+            signature.by_name[name], [row[name] for row in rows], f"instances {name!r}"
+        )
+        for name in rows[0]
+    }
+
+
+def _split(signature: Signature, frame: object) -> dict[str, Array]:
+    """A data frame as pandas writes it with ``orient="split"``."""
+    if type(frame) is not dict or not {"columns", "data"} <= frame.keys() <= _FRAME:
+        raise RequestError(400, "dataframe_split must be an object with the keys columns and data")
+    columns, rows = frame["columns"], frame["data"]
+    if type(columns) is not list or type(rows) is not list:
+        raise RequestError(400, "dataframe_split: columns and data must be arrays")
+    # pandas numbers the columns of a frame that has no names for them.
+    names = [str(name) if type(name) is int else name for name in columns]
+    if set(map(type, names)) - {str}:
+        raise RequestError(400, "dataframe_split: columns must be strings")
+    if set(map(type, rows)) - {list}:
+        raise RequestError(400, "dataframe_split: data must be an array of arrays")
+    return tables.feeds_of(signature, names, rows)
+
+
+def _records(signature: Signature, records: object) -> dict[str, Array]:
+    """A data frame as pandas writes it with ``orient="records"``."""
+    if type(records) is not list or not records or type(records[0]) is not dict:
+        raise RequestError(400, "dataframe_records must be an array of objects, one at least")
+    columns = list(records[0])
+    for index, record in enumerate(records):
+        if type(record) is not dict or record.keys() != records[0].keys():
             raise RequestError(
-                400, f"instances[{index}] must be an object with the keys {', '.join(names)}"
+                400,
+                f"dataframe_records[{index}] must be an object with the keys of the first: "
+                f"{', '.join(columns)[:300]}",
             )
-    return {
-        name: _array(tensor, [row[name] for row in rows], f"instances {name!r}")
-        for name, tensor in signature.by_name.items()
-    }
+    rows = [[record[name] for name in columns] for record in records]
+    return tables.feeds_of(signature, columns, rows)
 
 
-def _inputs(signature: Signature, inputs: object) -> dict[str, Array]:
-    if type(inputs) is not dict:
-        return {_only(signature, "inputs").name: _array(signature.inputs[0], inputs, "inputs")}
-    if unknown := inputs.keys() - signature.by_name.keys():
-        known = ", ".join(signature.by_name)
-        raise RequestError(400, f"inputs: no input {min(unknown)[:100]!r}; inputs: {known}")
-    return {
-        name: _array(signature.by_name[name], data, f"inputs {name!r}")
-        for name, data in inputs.items()
-    }
-
-
-def _csv(signature: Signature, body: bytes) -> dict[str, Array]:
-    tensor = _only(signature, "text/csv")
-    kind = DATATYPES[tensor.datatype].kind
-    if kind == "b":
-        raise RequestError(415, "text/csv cannot carry BOOL; send application/json")
-    convert = {"f": float, "O": str}.get(kind, int)
+def _parse(text: bytes, what: str) -> Any:
     try:
-        lines = io.StringIO(body.decode(), newline="")
-        rows = [row for row in csv.reader(lines, strict=True) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RequestError(400, f"the body is not CSV in UTF-8: {error}") from error
-    if tensor.datatype == "BYTES" and rows[:1] == [[tensor.name]]:
-        rows = rows[1:]
-    table: list[list[Any]] = []
-    for index, row in enumerate(rows):
-        try:
-            table.append([convert(cell) for cell in row])
-        except ValueError as error:
-            if index == 0 and len(rows) > 1:
-                continue  # column names, as MLflow's clients send them
-            raise RequestError(400, f"row {index + 1}: {error}") from error
-    if not table:
-        raise RequestError(400, "the body holds no row")
-    # A model that takes a value a row gets the column.
-    data = [row[0] for row in table] if len(tensor.dims) == 1 == max(map(len, table)) else table
-    return {tensor.name: _array(tensor, data, "the table")}
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(400, f"{what} is not valid JSON: {error}") from error
 
 
-def _only(signature: Signature, what: str) -> Tensor:
-    if len(signature.inputs) != 1:
-        known = ", ".join(signature.by_name)
-        raise RequestError(400, f"{what}: the model has several inputs, name them: {known}")
-    return signature.inputs[0]
+def _writer(accept: bytes) -> Callable[[Signature, Sequence[Array]], Reply]:
+    writers = {_CSV: _csv_reply, _LINES: _lines_reply}
+    for wanted in map(_media, accept.split(b",")):
+        if wanted in _ANY:
+            return _json_reply
+        if wanted in writers:
+            return writers[wanted]
+    raise RequestError(406, f"accept: answers are {_SERVED}")
 
 
-def _array(tensor: Tensor, data: object, field: str) -> Array:
-    return decode(tensor, shape_of(data, field), data, field)
+def _json_reply(signature: Signature, results: Sequence[Array]) -> Reply:
+    return json_reply({"predictions": predictions(signature, results)})
+
+
+def _csv_reply(signature: Signature, results: Sequence[Array]) -> Reply:
+    return Reply(200, tables.write_csv(signature, results), f"{_CSV.decode()}; charset=utf-8")
+
+
+def _lines_reply(signature: Signature, results: Sequence[Array]) -> Reply:
+    lines = map(orjson.dumps, tables.rows_of(signature, results))
+    return Reply(200, b"".join(line + b"\n" for line in lines), _LINES.decode())
+
+
+def _media(header: bytes) -> bytes:
+    return header.partition(b";")[0].strip().lower()

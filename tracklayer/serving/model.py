@@ -27,12 +27,14 @@ class Tensor:
     """One input or output of a model.
 
     ``dims`` has a size for every fixed axis, and the axis's name (or an empty string) for every
-    free one: ``("batch", 64)``.
+    free one: ``("batch", 64)``. ``example`` is a value that the model takes, where not any would
+    do: a file's content, one of a list.
     """
 
     name: str
     datatype: str
     dims: tuple[int | str, ...]
+    example: str | float | None = None
 
     @property
     def shape(self) -> list[int]:
@@ -46,10 +48,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a model, in the model's order."""
+    """The inputs and outputs of a model, in the model's order.
+
+    ``instead`` is an input that may be given alone, in place of ``inputs``: what the model itself
+    would make of them.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    instead: Tensor | None = None
     by_name: dict[str, Tensor] = field(init=False, repr=False, compare=False)
     output_names: list[str] = field(init=False, repr=False, compare=False)
     _shared: list[tuple[str, str, int]] = field(init=False, repr=False, compare=False)
@@ -62,7 +69,8 @@ class Signature:
             for dim, name, axis in axes
             if isinstance(dim, str) and named.count(dim) > 1
         ]
-        object.__setattr__(self, "by_name", {tensor.name: tensor for tensor in self.inputs})
+        known = (*self.inputs, self.instead) if self.instead else self.inputs
+        object.__setattr__(self, "by_name", {tensor.name: tensor for tensor in known})
         object.__setattr__(self, "output_names", [tensor.name for tensor in self.outputs])
         object.__setattr__(self, "_shared", shared)
 
@@ -71,7 +79,11 @@ class Signature:
 
         :raises RequestError: (400) they are not.
         """
-        if missing := [name for name in self.by_name if name not in feeds]:
+        if self.instead and self.instead.name in feeds:
+            if len(feeds) > 1:
+                raise RequestError(400, f"inputs: {self.instead.name!r} stands alone")
+            return
+        if missing := [tensor.name for tensor in self.inputs if tensor.name not in feeds]:
             raise RequestError(400, f"inputs: {', '.join(map(repr, missing))} missing")
         sizes: dict[str, tuple[int, str]] = {}
         for dim, name, axis in self._shared:
@@ -91,8 +103,19 @@ class Call(Protocol):
     terminate: bool
 
 
+@dataclass(slots=True)
+class Flag:
+    """A call that cannot be ended once it runs."""
+
+    terminate: bool = False
+
+
 class Model(Protocol):
-    """A loaded model. ``run`` may be called by several threads at once."""
+    """A loaded model. ``run`` may be called by several threads at once.
+
+    One with an attribute ``interruptible = True`` lets ``Call.terminate`` end a run at any moment:
+    while it is cheap it may run in the event loop.
+    """
 
     platform: str
     signature: Signature

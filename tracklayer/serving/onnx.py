@@ -83,6 +83,7 @@ class OnnxModel:
     """A model in an onnxruntime session."""
 
     platform = "onnx_onnxv1"
+    interruptible = True
 
     def __init__(self, name: str, session: InferenceSession) -> None:
         from onnxruntime import RunOptions

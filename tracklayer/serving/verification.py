@@ -7,7 +7,7 @@ the file an input is made from the model's signature, always the same for the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,20 +54,35 @@ class Golden:
         return cls(request=data["request"], response=data["response"])
 
 
-def golden(folder: Path) -> Golden:
+def golden(folder: Path, *, allow: Collection[str] = ()) -> Golden:
     """The golden request of the model in ``folder``, answered by the model here and now.
 
+    A model that brings code of its own answers in a process of its own, which sees nothing of this
+    one's environment but what jobs see.
+
+    :param allow: see :func:`tracklayer.serving.formats.load`.
     :raises ModelError: no model, a wrong ``golden.json``, a model that does not give the outputs
         that the file expects, or one for which no request could be made.
     """
+    from tracklayer.serving.formats import recognise
+
+    if recognise(folder).needs:
+        from tracklayer.serving.proof import golden_apart
+
+        return golden_apart(folder, allow)
+    return golden_here(folder, allow)
+
+
+def golden_here(folder: Path, allow: Collection[str]) -> Golden:
+    """As :func:`golden`, always in this process."""
     from tracklayer.serving.formats import load
 
-    model = load(folder)
+    model = load(folder, allow=allow)
     request = request_for(model, folder)
     response = {"outputs": _run(model, _feeds(model, request))}
-    declared = _declared(folder)
-    if declared and "outputs" in declared:
-        expected = {"outputs": declared["outputs"]}
+    document = declared(folder)
+    if document and "outputs" in document:
+        expected = {"outputs": document["outputs"]}
         if difference := _difference(expected, response):
             raise ModelError(f"the model does not give what {FILE} expects: {difference}")
         response = expected
@@ -79,14 +94,18 @@ def request_for(model: Model, folder: Path) -> dict[str, Any]:
 
     :raises ModelError: the file is wrong, or nothing that was tried suits the model.
     """
-    if declared := _declared(folder):
-        request = {"inputs": declared["inputs"]}
+    if document := declared(folder):
+        request = {"inputs": document["inputs"]}
         _feeds(model, request)
         return request
     return next(_made(model))
 
 
-def _declared(folder: Path) -> dict[str, Any] | None:
+def declared(folder: Path) -> dict[str, Any] | None:
+    """What ``golden.json`` says; None if there is none.
+
+    :raises ModelError: it is no such document.
+    """
     import orjson
 
     try:
@@ -173,7 +192,8 @@ def _made(model: Model) -> Iterator[dict[str, Any]]:
 
 def _arrays(model: Model, size: int) -> dict[str, Array]:
     """Seeded inputs: numbers from 0 to 1 in steps of 1/256, which every float type holds exactly;
-    integers 0 and 1, which are valid as tokens, indices and masks; a sentence as text."""
+    integers 0 and 1, which are valid as tokens, indices and masks; a sentence as text. Or the
+    examples that the signature has."""
     import numpy as np
 
     from tracklayer.serving.model import DATATYPES
@@ -186,8 +206,9 @@ def _arrays(model: Model, size: int) -> dict[str, Array]:
             for axis, dim in enumerate(tensor.dims)
         ]
         dtype = DATATYPES[tensor.datatype]
-        if dtype.kind == "O":
-            arrays[tensor.name] = np.full(shape, _TEXT, dtype=dtype)
+        if tensor.example is not None or dtype.kind == "O":
+            value = _TEXT if tensor.example is None else tensor.example
+            arrays[tensor.name] = np.full(shape, value, dtype=dtype)
         elif dtype.kind == "f":
             arrays[tensor.name] = (random.integers(0, 257, shape) / 256).astype(dtype)
         else:

@@ -6,6 +6,7 @@ the platform does today; a key for what it may do one day would be a promise tha
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -237,11 +238,95 @@ class Evaluate(Model):
         return self.mode == "max" if self.mode else self.maximum is None
 
 
+class Gates(Model):
+    """What a new version has to keep to, beside the one that answers, while it takes over."""
+
+    error_rate: float = Field(
+        0.01, ge=0, le=1, description="By how much its share of failed requests may be greater"
+    )
+    latency: float = Field(
+        1.5, ge=1, le=100, description="By which factor its 95th percentile may be slower"
+    )
+    golden: bool = Field(True, description="Ask the golden request again and again meanwhile")
+
+
+class Rollout(Model):
+    """How a new version takes over: all at once (``rolling``), or by steps (``canary``)."""
+
+    strategy: Literal["rolling", "canary"] = Field(
+        "rolling", description="At once when all of its servers are right, or by steps"
+    )
+    steps: list[Annotated[int, Field(ge=1, le=99)]] = Field(
+        default=[10, 50],
+        min_length=1,
+        max_length=20,
+        description="Percent of the requests that a canary gets, one step after the other",
+    )
+    bake: Duration | None = Field(
+        None, description="How long each step is watched; default: 1m, 2s if rolling"
+    )
+    gates: Gates = Field(Gates(), description="What the new version has to keep to")
+
+    @field_validator("steps")
+    @classmethod
+    def _rising(cls, steps: list[int]) -> list[int]:
+        if any(later <= step for step, later in pairwise(steps)):
+            raise wrong("must rise", "Each step gives the new version more: [10, 50].")
+        return steps
+
+
+class Optimize(Model):
+    """How far the answers of a faster form of the model may be from its own."""
+
+    data: SourceName | None = Field(
+        None,
+        description="Source with holdout.npz or holdout.jsonl; default: what the script leaves "
+        "beside the model",
+    )
+    budget: float = Field(0.01, gt=0, le=1, description="Error that is allowed against FP32")
+    metric: Literal["accuracy", "top1", "cosine", "relative"] | None = Field(
+        None,
+        description="Accuracy lost, changed classes, cosine distance or relative error; default: "
+        "what the outputs look like",
+    )
+
+
+def _expand_optimize(value: object) -> object:
+    """The short forms ``none`` and ``auto``."""
+    if isinstance(value, str) and value not in ("none", "auto"):
+        raise wrong(f"is `{value}`", "Allowed: none, auto, or {data: <source>, budget: 0.01}.")
+    return {"none": None, "auto": {}}[value] if isinstance(value, str) else value
+
+
+OptimizeField = Annotated[
+    Optimize | None,
+    BeforeValidator(
+        _expand_optimize, json_schema_input_type=Literal["none", "auto"] | Optimize | None
+    ),
+]
+
+
 class Deploy(Model):
     """How the model is served."""
 
     replicas: int = Field(1, ge=1, le=64, description="Model servers that share the requests")
-    optimize: Literal["none"] = Field("none", description="The model is served as it is")
+    optimize: OptimizeField = Field(
+        None,
+        description="none: served as it is; auto: in the fastest form that answers alike",
+        json_schema_extra={"default": "none"},
+    )
+    rollout: Rollout = Field(Rollout(), description="How a new version takes over")
+    keep: int = Field(
+        1, ge=0, le=20, description="Earlier versions that stay up: to go back to, to be asked"
+    )
+    access: Literal["open", "keys"] = Field(
+        "open", description="Who may ask the model: everybody, or who has a key"
+    )
+    allow: list[Literal["code"]] = Field(
+        default=[],
+        max_length=1,
+        description="What the server may run although it came with the model: code (handler.py)",
+    )
 
 
 class After(Model):
@@ -294,6 +379,14 @@ class Spec(Model):
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    @field_validator("deploy")
+    @classmethod
+    def _known_data(cls, deploy: Deploy, info: ValidationInfo) -> Deploy:
+        data = deploy.optimize.data if deploy.optimize else None
+        if data and "sources" in info.data and data not in info.data["sources"]:
+            raise wrong(f"has `optimize.data: {data}`, which is no source of this spec")
+        return deploy
 
     @field_validator("schedule")
     @classmethod

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -46,6 +47,7 @@ RUNS = {
     "train": Run("train", required=True),
     "evaluate": Run("evaluate", required=True),
     "register": Run(),
+    "optimize": Run("deploy"),
     "deploy": Run("deploy"),
     "verify": Run(),
     "release": Run(),
@@ -53,8 +55,11 @@ RUNS = {
 }
 """Everything that a template's step can run."""
 
-SECTIONS = tuple(run.section for run in RUNS.values() if run.section)
+SECTIONS = tuple(dict.fromkeys(run.section for run in RUNS.values() if run.section))
 """Sections of a spec that a step can depend on."""
+
+CONDITIONS = (*SECTIONS, "deploy.optimize")
+"""What of a spec can decide whether a step takes place."""
 
 
 def _known_run(value: str) -> str:
@@ -66,6 +71,12 @@ def _known_run(value: str) -> str:
 def _known_section(value: str) -> str:
     if value not in SECTIONS:
         raise wrong(f"is `{value}`, which is no section of a spec", suggest(value, SECTIONS))
+    return value
+
+
+def _known_condition(value: str) -> str:
+    if value not in CONDITIONS:
+        raise wrong(f"is `{value}`, which is no section of a spec", suggest(value, CONDITIONS))
     return value
 
 
@@ -92,8 +103,8 @@ class Step(Model):
     )
     of: StepName | None = Field(None, description="The setup that this teardown undoes")
     each: Literal["sources"] | None = Field(None, description="One step for each entry of this")
-    when: Annotated[str, AfterValidator(_known_section)] | None = Field(
-        None, description="Only if the spec has this section"
+    when: Annotated[str, AfterValidator(_known_condition)] | None = Field(
+        None, description="Only if the spec has this"
     )
 
 
@@ -151,13 +162,13 @@ class Template:
         """
         if found := self.problems(spec):
             raise SpecError(found)
-        sections = {section for section in SECTIONS if has(spec, section)}
+        sections = {section for section in CONDITIONS if has(spec, section)}
         return resolve(self.steps, sections, {"sources": list(spec.sources)})
 
 
 def has(spec: Spec, section: str) -> bool:
-    """Whether the spec has a section with something in it."""
-    return getattr(spec, section) not in (None, {})
+    """Whether the spec has a section, or a part of one, with something in it."""
+    return attrgetter(section)(spec) not in (None, {})
 
 
 def known_templates(folders: list[Path]) -> dict[str, Path]:

@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from tracklayer.errors import MetricError
-from tracklayer.spec import Evaluate
+
+if TYPE_CHECKING:
+    from tracklayer.spec import Evaluate
 
 # Metrics are decimal numbers to people: 0.95 is by 0.01 worse than 0.96, whatever floats say.
 _ROUNDING = 1e-9

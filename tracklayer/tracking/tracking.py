@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 _RUN = "tracklayer.run"
 _MODEL = "tracklayer.model"
+_TABLES = "mlflow.loggedArtifacts"
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _BATCH = 100  # entries that one call may carry
 
@@ -151,6 +152,24 @@ class Tracking:
         """End a run."""
         now = int(time.time() * 1000)
         self._rest.post("runs/update", run_id=run_id, status=status, end_time=now)
+
+    def log_table(
+        self, run_id: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Keep a table as the artifact ``<name>``, which MLflow's page shows as one.
+
+        :param name: ends with ``.json``; the last table of a name counts.
+        :param rows: of values that JSON has.
+        """
+        run = self._run(run_id)
+        # As mlflow.log_table writes it, and marks it for the page.
+        text = json.dumps({"columns": list(columns), "data": [list(row) for row in rows]})
+        self._rest.upload(f"{_served(run['info']['artifact_uri'])}/{name}", text.encode())
+        tables = json.loads(_tags(run["data"]).get(_TABLES, "[]"))
+        entry = {"path": name, "type": "table"}
+        if entry not in tables:
+            marks = _pairs({_TABLES: json.dumps([*tables, entry])})
+            self._rest.post("runs/log-batch", run_id=run_id, tags=marks)
 
     def log_record(self, run_id: str, document: Mapping[str, Any]) -> None:
         """Keep the run record as the artifact ``record.json``; the last one counts."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
@@ -14,91 +13,107 @@ from tracklayer_airflow.operators.step import StepOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from tracklayer.gateway.endpoint import Author
     from tracklayer.gateway.rollout import Rollout
     from tracklayer.tracking import RunRecord
 
 
-class _RolloutOperator(StepOperator):
+class _EndpointOperator(StepOperator):
     operator_extra_links: tuple[BaseOperatorLink, ...] = (EndpointLink(),)
-
-    def rollout(self) -> Rollout:
-        """The servers of this project."""
-        from tracklayer.platform import rollout
-
-        return rollout(self.spec.name)
 
     @property
     def endpoint(self) -> str:
         """The stable address of the project."""
         return f"{settings().gateway_url}/{self.spec.name}"
 
+    def author(self, context: Context) -> Author:
+        """Who started the run; nobody did if it follows a schedule."""
+        from tracklayer.gateway.endpoint import Author
 
-class DeployOperator(_RolloutOperator):
-    """Starts the new version beside the old one, proves it right and switches to it."""
+        name = context["dag_run"].triggering_user_name or "airflow"
+        return Author(name, run=context["run_id"], commit=self.pinned_commit(context))
+
+
+class DeployOperator(_EndpointOperator):
+    """Lets the new version take over from the old one, by the steps and gates of the spec."""
+
+    _rollout: Rollout | None = None
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
+        from tracklayer.gateway.releases import Release
+        from tracklayer.platform import rollout
         from tracklayer.serving import Golden
         from tracklayer.store import open_store
 
-        registered = record.read("register")
-        version = registered["version"]
-        rollout = self.rollout()
-        store, manifest = open_store(), registered["manifest"]
+        served = _served(record)
+        author = self.author(context)
+        release = Release(
+            version=served["version"],
+            manifest=served["manifest"],
+            replicas=self.spec.deploy.replicas,
+            golden=Golden.from_dict(served["golden"]),
+            allow=list(self.spec.deploy.allow),
+            commit=author.commit,
+        )
+        store = open_store()
         # Written down before it can answer anybody: what answered once is never collected.
-        store.set_ref(f"deployments/{self.spec.name}/{version}", store.manifest(manifest))
-        before = rollout.live()
-        golden = Golden.from_dict(registered["golden"])
-        sockets = rollout.start(version, self.spec.deploy.replicas, golden, manifest=manifest)
-        self.log.info("Version %s is ready and right on %d servers", version, len(sockets))
-        rollout.switch(version, sockets)
+        ref = f"deployments/{self.spec.name}/{release.version}"
+        store.set_ref(ref, store.manifest(release.manifest))
+        self._rollout = rollout(self.spec.name)
+        previous = self._rollout.deploy(release, self.spec.deploy, author, self.line_logger())
         EndpointLink().push(context, self.endpoint)
-        self.log.info("%s is answered by version %s", self.endpoint, version)
-        previous = None
-        if before and before[0] != version:
-            previous = {"version": before[0], "sockets": [str(path) for path in before[1]]}
+        self.log.info("%s is answered by version %s", self.endpoint, release.version)
         return {
-            "version": version,
+            "version": release.version,
             "endpoint": self.endpoint,
-            "manifest": manifest,
+            "manifest": release.manifest,
             "previous": previous,
         }
 
+    def on_kill(self) -> None:
+        """Take the new version back."""
+        if self._rollout:
+            self._rollout.cancel("its task was ended")
 
-class VerifyOperator(_RolloutOperator):
-    """Asks the golden request at the stable address; makes the version the champion or goes back.
+
+class VerifyOperator(_EndpointOperator):
+    """Asks the gateway the golden request as a user does; makes the version champion or goes back.
 
     Its outlet is the project's model asset: who waits for it waits for a model that answers.
     """
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
-        import httpx
-
         from tracklayer.errors import ServiceError
-        from tracklayer.gateway.rollout import ask
+        from tracklayer.gateway.steering import Steering
+        from tracklayer.platform import champion_follows, endpoint
         from tracklayer.serving import Golden
 
         deployed = record.read("deploy")
         version, previous = deployed["version"], deployed["previous"]
-        golden = Golden.from_dict(record.read("register")["golden"])
-        url = f"{self.endpoint}/v2/models/{self.spec.name}/infer"
-        rollout = self.rollout()
+        golden = Golden.from_dict(_served(record)["golden"])
+        here = endpoint(self.spec.name)
         try:
-            ask(lambda body: httpx.post(url, json=body, timeout=30, trust_env=False), golden)
-        except ServiceError:
-            if previous:
-                rollout.switch(previous["version"], [Path(path) for path in previous["sockets"]])
-                rollout.keep_only(previous["version"])
-                self.log.error("Went back to version %s", previous["version"])
+            here.ask(golden)
+        except ServiceError as error:
+            if previous is not None:
+                reason = error.message.splitlines()[0]
+                Steering(here).rollback(previous, self.author(context), reason, self.log.info)
+                here.take_out(version)
+                self.log.error("Went back to version %s", previous)
             raise
-        tracking = self.tracking()
-        tracking.promote(self.spec.name, version)
-        rollout.keep_only(version)
+        champion_follows(self.spec.name)
         run = record.read("register")["mlflow_run"]
         outcome = {"version": version, "endpoint": self.endpoint, "answer": golden.response}
         document = record.document()
         document["steps"]["verify"] = outcome
+        tracking = self.tracking()
         tracking.log_record(run, document)
         tracking.finish(run, "FINISHED")
         EndpointLink().push(context, self.endpoint)
         self.log.info("%s answers as version %s should", self.endpoint, version)
         return outcome
+
+
+def _served(record: RunRecord) -> dict[str, Any]:
+    """What is deployed: the fastest form, if one was looked for, else the registered model."""
+    return record.find("optimize") or record.read("register")

@@ -17,13 +17,18 @@ class EvaluateOperator(StepOperator):
     """Holds the run's metric against the spec's limits and the champion's."""
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:  # noqa: ARG002
-        from tracklayer.errors import TracklayerError
+        from tracklayer.errors import ServiceError, TracklayerError
+        from tracklayer.platform import champion_follows
         from tracklayer.tracking import judge
 
         assert self.spec.evaluate is not None
         tracking = self.tracking()
         run = record.read("train")["mlflow_run"]
         metrics = tracking.metrics(run)
+        try:  # somebody may have gone back to an older one while MLflow was away
+            champion_follows(self.spec.name)
+        except ServiceError as error:
+            self.log.warning("The champion is the one that MLflow knows: %s", error.message)
         champion = tracking.champion(self.spec.name)
         try:
             verdict = judge(
@@ -55,7 +60,7 @@ class RegisterOperator(StepOperator):
         manifest = (trained["model"] if trained else record.read("fetch-model"))["manifest"]
         folder = self.materialised(context, manifest, "model")
         run = trained["mlflow_run"] if trained else self._given(context, folder)
-        example = golden(folder)
+        example = golden(folder, allow=self.spec.deploy.allow)
         version = tracking.register(
             self.spec.name,
             run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 from pydantic import BaseModel
 
+from tracklayer.platform import gateway
 from tracklayer.settings import settings
 
 _TIMEOUT = 2.0  # seconds
@@ -13,12 +14,14 @@ _TIMEOUT = 2.0  # seconds
 class Endpoint(BaseModel):
     """A project's stable address and what answers there.
 
-    :param version: the live model version; None if there is none, or ``error`` says why it is
-        not known.
+    :param version: the live model version, that with the greatest share; None if there is none,
+        or ``error`` says why it is not known.
+    :param weights: version -> share, while more than one is up.
     """
 
     url: str
     version: int | None
+    weights: dict[int, int] = {}
     error: str | None = None
 
 
@@ -27,13 +30,18 @@ def endpoints(projects: list[str]) -> dict[str, Endpoint]:
     base = settings().gateway_url
     live, problem = {}, None
     try:
-        # The gateway is on this machine or in this network: never by way of a proxy.
-        with httpx.Client(trust_env=False, timeout=_TIMEOUT) as client:
-            answer = client.get(f"{base}/").raise_for_status().json()
-            live = {name: route["version"] for name, route in answer["projects"].items()}
+        # As the platform itself, which also sees the projects that need a key.
+        with gateway().http(timeout=_TIMEOUT) as client:
+            live = client.get("/").raise_for_status().json()["projects"]
     except (httpx.HTTPError, ValueError, KeyError) as error:
         problem = f"The gateway does not answer at {base}: {error}"
     return {
-        name: Endpoint(url=f"{base}/{name}", version=live.get(name), error=problem)
+        name: Endpoint(
+            url=f"{base}/{name}",
+            version=found.get("version"),
+            weights=found.get("weights", {}),
+            error=problem,
+        )
         for name in projects
+        for found in (live.get(name, {}),)
     }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +38,79 @@ class Gateway:
     client: GatewayClient
 
 
+class Echo:
+    """A server that answers with the request it got, as its owner wishes.
+
+    :ivar status: of its answers.
+    :ivar dies: it closes the connection instead, when it has read the request.
+    :ivar asked: requests that it read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.status = 200
+        self.dies = False
+        self.asked = 0
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        over = (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError)
+        with contextlib.suppress(*over):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = [line.split(": ", 1) for line in head[1:-2]]
+                length = await self._read(reader, {n.lower(): v for n, v in headers})
+                self.asked += 1
+                if self.dies:
+                    break
+                method, target, _ = head[0].split(" ")
+                shown = {"method": method, "path": target, "bytes": length}
+                body = json.dumps({**shown, "headers": [[n.lower(), v] for n, v in headers]})
+                answer = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+                writer.write(answer.encode())
+        writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, headers: dict[str, str]) -> int:
+        """Bytes of the body."""
+        if "transfer-encoding" not in headers:
+            return len(await reader.readexactly(int(headers.get("content-length", 0))))
+        length = 0
+        while size := int(await reader.readline() or b"0", 16):
+            length += size
+            await reader.readexactly(size + 2)
+        await reader.readexactly(2)
+        return length
+
+
 Serve = Callable[[int], Server]
 Open = Callable[..., Gateway]
+MakeEcho = Callable[[], Echo]
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Iterator[MakeEcho]:
+    """Starts an :class:`Echo`."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    count = 0
+
+    def begin() -> Echo:
+        nonlocal count
+        count += 1
+        made = Echo(tmp_path / f"echo{count}.sock")
+        starting = asyncio.start_unix_server(made.talk, made.path)
+        asyncio.run_coroutine_threadsafe(starting, loop).result(10)
+        return made
+
+    async def end() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    yield begin
+    asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 @pytest.fixture
@@ -100,7 +175,8 @@ def gateway(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]) -> Open
         admin = tmp_path / "admin.sock"
         process = spawn(
             "tracklayer.gateway",
-            *("--port", 0, "--admin", admin, "--routes", tmp_path / "routes.json", *arguments),
+            *("--port", 0, "--admin", admin, "--routes", tmp_path / "routes.json"),
+            *("--state", tmp_path / "state", *arguments),
         )
         assert process.stdout is not None
         line = process.stdout.readline()

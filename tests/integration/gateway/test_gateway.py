@@ -44,17 +44,23 @@ def test_one_address_whatever_version_answers(gateway: Any, serve: Any, tmp_path
     assert (first.drained, first.in_flight, first.previous) == (True, 0, None)
     assert ask(gate.url) == (1, 11)
     second = gate.client.switch("digits", 2, [two.socket])
-    assert second.previous == Route(version=1, backends=[one.socket])
+    assert second.previous == Route.of(1, [one.socket])
     assert ask(gate.url) == (2, 12)
-    assert gate.client.routes() == {"digits": Route(version=2, backends=[two.socket])}
-    assert httpx.get(gate.url).json() == {
-        "projects": {"digits": {"version": 2, "path": "/digits/"}}
+    assert gate.client.routes() == {"digits": Route.of(2, [two.socket])}
+    assert httpx.get(gate.url).json()["projects"] == {
+        "digits": {
+            "version": 2,
+            "path": "/digits/",
+            "versions": [2],
+            "weights": {"2": 1},
+            "aliases": {"champion": 2},
+        }
     }
     assert httpx.get(f"{gate.url}/digits/ping").status_code == 200
     assert httpx.head(f"{gate.url}/digits/v2").headers["content-length"] != "0"
     assert stat.S_IMODE((tmp_path / "admin.sock").stat().st_mode) == 0o600
     assert psutil.Process(gate.process.pid).memory_info().rss < 120 << 20
-    assert gate.client.remove("digits").previous == Route(version=2, backends=[two.socket])
+    assert gate.client.remove("digits").previous == Route.of(2, [two.socket])
     assert gate.client.remove("digits").previous is None
     assert httpx.post(f"{gate.url}{PATH}", json=REQUEST).status_code == 404
     gate.process.send_signal(signal.SIGTERM)
@@ -91,7 +97,7 @@ def test_a_killed_gateway_serves_the_same_routes_again(gateway: Any, serve: Any)
     with pytest.raises(ServiceError, match="not there"):
         gate.client.routes()
     again = gateway()
-    assert again.client.routes() == {"digits": Route(version=1, backends=[one.socket])}
+    assert again.client.routes() == {"digits": Route.of(1, [one.socket])}
     assert ask(again.url) == (1, 11)
 
 
@@ -101,6 +107,7 @@ def test_a_damaged_routes_file_ends_the_start_and_stays(
     file = tmp_path / "routes.json"
     file.write_text('{"digits": ')
     arguments = ("--port", 0, "--admin", tmp_path / "admin.sock", "--routes", file)
+    arguments += ("--state", tmp_path / "state")
     process = spawn("tracklayer.gateway", *arguments)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 13
@@ -114,6 +121,7 @@ def test_a_second_gateway_on_the_same_socket_is_refused(
 ) -> None:
     gate = gateway()
     arguments = ("--admin", tmp_path / "admin.sock", "--routes", tmp_path / "routes.json")
+    arguments += ("--state", tmp_path / "state")
     process = spawn("tracklayer.gateway", "--port", 0, *arguments)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, "another process listens there" in err) == (13, True)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tracklayer.settings import Settings
+
 if TYPE_CHECKING:
     from tests.conftest import FreePorts
 
@@ -74,7 +76,8 @@ def web(free_ports: FreePorts) -> Iterator[Web]:
     log = root / "log"
     python = [sys.executable, "-m"]
     gateway = [*python, "tracklayer.gateway", "--host", "127.0.0.1", "--port", str(gateway_port)]
-    gateway += ["--admin", str(root / "gateway.sock"), "--routes", str(root / "routes.json")]
+    gateway += ["--admin", str(_sockets(root, home) / "gateway.sock")]
+    gateway += ["--routes", str(root / "routes.json"), "--state", str(root / "gateway")]
     with log.open("wb") as stream:
         subprocess.run(
             [*python, "airflow", "db", "migrate"], env=environment, stdout=stream, stderr=stream,
@@ -94,6 +97,13 @@ def web(free_ports: FreePorts) -> Iterator[Web]:
             for process in started:
                 process.wait(30)
             shutil.rmtree(root)
+
+
+def _sockets(runtime: Path, home: Path) -> Path:
+    """Where the settings of the platform in ``home`` have its sockets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        return Settings(home=home).sockets
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -200,3 +200,100 @@ def test_many_clients_at_once_get_their_own_answers(
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_several_models_and_versions_in_one_server(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    process = start(
+        model, "--model", f"m@4={model}", "--model", f"other@1={model}", "--socket", path
+    )
+    assert ready(process) == str(path)
+    with on_socket(path) as client:
+        for where, name, version in (
+            (INFER, "m", "3"),
+            ("/v2/models/m/versions/4/infer", "m", "4"),
+            ("/v2/models/other/infer", "other", "1"),
+        ):
+            answer = client.post(where, json=times(1)).json()
+            assert (answer["model_name"], answer["model_version"]) == (name, version)
+        unknown = client.post("/v2/models/m/versions/5/infer", json=times(1))
+        assert unknown.status_code == 404
+        assert unknown.json() == {"error": "no version '5' here; there are '3', '4'"}
+        unknown = client.post("/v2/models/else/infer", json=times(1))
+        assert unknown.json() == {"error": "no model 'else' here; there are 'm', 'other'"}
+        index = client.post("/v2/repository/index", json={}).json()
+        assert [(each["name"], each["version"]) for each in index] == [
+            ("m", "3"),
+            ("m", "4"),
+            ("other", "1"),
+        ]
+        page = client.get("/metrics").text
+        assert 'model="other",version="1",protocol="open_inference"' in page
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "m@3=/x"], "m version 3 is given twice"),
+        (["--model", "n@1=/nowhere"], "there is no model folder /nowhere"),
+    ],
+)
+def test_wrong_models_are_refused(
+    model: Path, start: Start, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    process = start(model, *arguments, "--socket", tmp_path / "s")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode in (2, 9)
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_stop_does_not_wait_for_ever_for_an_inference(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    process = start(model, "--socket", path, "--drain", 0.5)
+    ready(process)
+    with on_socket(path) as client, ThreadPoolExecutor() as pool:
+        endless = pool.submit(client.post, INFER, json=times(10**9))
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        with pytest.raises(httpx.TransportError):
+            endless.result()
+    assert process.communicate()[1] == ""
+
+
+def test_hundred_megabytes_and_slow_clients_leave_it_as_it_was(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    process = start(model, "--socket", path, "--max-body", 200 << 20, "--timeout", 30)
+    ready(process)
+    slow = [socket.socket(socket.AF_UNIX) for _ in range(50)]
+    with on_socket(path) as client:
+        assert client.post(INFER, json=times(1)).status_code == 200
+        before = psutil.Process(process.pid).memory_info().rss
+        for raw in slow:
+            raw.connect(str(path))
+            raw.sendall(b"POST /invocations HTTP/1.1\r\nhost: m\r\ncontent-length: 10\r\n\r\n[")
+        for body in (b"[" * 100_000_000, b" " * 100_000_000):
+            with socket.socket(socket.AF_UNIX) as raw:
+                raw.connect(str(path))
+                raw.sendall(b"POST /invocations HTTP/1.1\r\nhost: m\r\n")
+                raw.sendall(b"content-length: %d\r\n\r\n" % len(body))
+                raw.sendall(body)
+                assert raw.recv(1000).split()[1] == b"400"
+        for _ in range(20):
+            assert client.post(INFER, content=b"[" * (1 << 20)).status_code == 400
+        # Others are served while the slow ones hold what they have.
+        assert client.post(INFER, json=times(1)).status_code == 200
+        for raw in slow:
+            raw.close()
+        assert client.post(INFER, json=times(1)).status_code == 200
+        # Less than one of those bodies: what is freed is not all given back at once.
+        assert psutil.Process(process.pid).memory_info().rss < before + (64 << 20)

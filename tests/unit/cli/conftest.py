@@ -26,6 +26,7 @@ class Asked:
     query: str
     token: str | None
     body: bytes
+    key: str | None = None
 
     @property
     def json(self) -> Any:
@@ -65,7 +66,8 @@ def server() -> Iterator[Server]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             address = urlsplit(self.path)
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-            asked = Asked(self.command, address.path, address.query, token, body)
+            key = self.headers.get("X-API-Key")
+            asked = Asked(self.command, address.path, address.query, token, body, key)
             status, content = state.answer(asked)
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)

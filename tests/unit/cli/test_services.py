@@ -94,6 +94,7 @@ def test_a_request_that_is_not_there(remote, project):
         ((404, {"error": "no project"}), "tracklayer run p --follow"),
         ((502, b"<html>"), "did not answer with JSON"),
         ((200, [1]), "answered 200: [1]"),
+        ((401, {"error": "who asks?"}), "Put a key into TRACKLAYER_API_KEY"),
     ],
 )
 def test_an_endpoint_that_refuses(remote, server, project, asked_with, answer, message):
@@ -101,6 +102,16 @@ def test_an_endpoint_that_refuses(remote, server, project, asked_with, answer, m
     code, out, err = remote("predict", "p", asked_with(V2))
     assert (code, out) == (11, "")
     assert message in err
+
+
+def test_a_key_is_sent_to_the_endpoint_alone(remote, server, project, asked_with, monkeypatch):
+    monkeypatch.setenv("TRACKLAYER_API_KEY", "of-ann")
+    server.answers["POST /p/v2/models/p/infer"] = (200, {"outputs": []})
+    assert remote("predict", "p", asked_with(V2))[0] == 0
+    assert {each.path: each.key for each in server.asked} == {
+        "/tracklayer/projects/p": None,
+        "/p/v2/models/p/infer": "of-ann",
+    }
 
 
 def test_an_endpoint_that_is_not_there(remote, server, asked_with):
@@ -148,3 +159,14 @@ def test_status_of_one_project(remote, server):
         "The gateway does not answer.",
     ):
         assert part in out
+
+
+def test_versions_that_share_the_requests_are_shown(remote, server):
+    endpoint = {"url": f"{server.url}/p", "version": 3, "error": None}
+    shared = described(server, endpoint=endpoint | {"weights": {"3": 90, "4": 10, "2": 0}})
+    server.answers["GET /tracklayer/projects/p"] = (200, shared)
+    server.answers["GET /api/v2/dags/p/dagRuns"] = (200, {"dag_runs": [], "total_entries": 0})
+    assert "versions 3: 90%, 4: 10%" in remote("status", "p")[1]
+    alone = described(server, endpoint=endpoint | {"weights": {"3": 100, "2": 0}})
+    server.answers["GET /tracklayer/projects/p"] = (200, alone)
+    assert "version 3" in remote("status", "p")[1]

@@ -12,8 +12,8 @@ from tracklayer.gateway import Route
 from tracklayer.gateway.routes import load, save
 
 ROUTES = {
-    "digits": Route(version=3, backends=[Path("/run/a"), Path("/run/b")]),
-    "other": Route(version=1, backends=[Path("/run/c")]),
+    "digits": Route.of(3, [Path("/run/a"), Path("/run/b")]),
+    "other": Route.of(1, [Path("/run/c")]),
 }
 
 
@@ -23,6 +23,24 @@ def test_routes_are_kept_for_their_owner(tmp_path: Path) -> None:
     assert load(file) == ROUTES
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["routes.json"]
+
+
+def test_files_from_before_there_were_weights_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "routes.json"
+    file.write_text('{"digits": {"version": 3, "backends": ["/run/a"]}}')
+    assert load(file) == {"digits": Route.of(3, [Path("/run/a")])}
+
+
+def test_routes_with_all_they_have_are_kept(tmp_path: Path) -> None:
+    route = Route(
+        versions={3: [Path("/run/a")], 12: [Path("/run/b"), Path("/run/c")]},
+        weights={3: 9, 12: 1},
+        aliases={"champion": 3, "next": 12},
+        access="keys",
+    )
+    save(tmp_path / "routes.json", {"digits": route})
+    assert load(tmp_path / "routes.json") == {"digits": route}
+    assert (route.version, route.backends) == (3, [Path("/run/a")])
 
 
 def test_no_file_yet_is_no_routes(tmp_path: Path) -> None:
@@ -36,10 +54,16 @@ def test_no_file_yet_is_no_routes(tmp_path: Path) -> None:
         ('{"digits": {"version": 3', "EOF"),
         ("[]", "valid dict|object"),
         ('{"Digits": {"version": 3, "backends": ["/a"]}}', "Digits"),
-        ('{"digits": {"version": "3", "backends": ["/a"]}}', "digits.version"),
-        ('{"digits": {"version": 3, "backends": []}}', "digits.backends"),
+        ('{"digits": {"version": "3", "backends": ["/a"]}}', "digits.*valid integer"),
+        ('{"digits": {"version": 3, "backends": []}}', "digits.versions.3: .* at least 1"),
         ('{"digits": {"version": 3, "backends": ["a"]}}', "absolute path"),
-        ('{"digits": {"version": 3, "backends": ["/a"], "more": 1}}', "digits.more"),
+        ('{"digits": {"versions": {"3": ["/a"]}, "weights": {"3": 1}, "more": 1}}', "digits.more"),
+        (
+            '{"digits": {"versions": {"3": ["/a"]}, "weights": {"4": 1}}}',
+            "version 4 has no servers",
+        ),
+        ('{"digits": {"versions": {"3": ["/a"]}, "weights": {"3": 0}}}', "a share above 0"),
+        ('{"digits": {"versions": {"3": ["/a"]}, "weights": {"3": 1.5}}}', "digits.weights.3"),
     ],
 )
 def test_a_damaged_file_is_an_error_and_stays(tmp_path: Path, text: str, problem: str) -> None:
@@ -67,4 +91,4 @@ def test_a_route_needs_sockets(backends: list[Path]) -> None:
 
 
 def test_a_socket_counts_once() -> None:
-    assert Route(version=1, backends=[Path("/a"), Path("/a")]).backends == [Path("/a")]
+    assert Route.of(1, [Path("/a"), Path("/a")]).backends == [Path("/a")]

@@ -88,6 +88,28 @@ def test_the_addresses_are_those_of_the_settings(
     assert (found.mlflow, found.gateway) == ("http://127.0.0.3:5000", "http://127.0.0.3:8000")
 
 
+def test_the_gateway_gets_its_certificate_and_asks_for_keys(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> list[str]:
+        settings.cache_clear()
+        [found] = [each for each in embedded._programs(settings()) if each.name == "gateway"]
+        return list(found.argv)
+
+    plain = command()
+    assert plain[plain.index("--access") + 1] == "open"
+    assert plain[plain.index("--state") + 1] == str(own_home / "gateway")
+    assert "--tls-cert" not in plain
+    monkeypatch.setenv("TRACKLAYER_GATEWAY_ACCESS", "keys")
+    monkeypatch.setenv("TRACKLAYER_GATEWAY_TLS_CERT", "/etc/a.pem")
+    monkeypatch.setenv("TRACKLAYER_GATEWAY_TLS_KEY", "/etc/a.key")
+    secure = command()
+    assert secure[secure.index("--access") + 1] == "keys"
+    assert secure[secure.index("--tls-cert") + 1] == "/etc/a.pem"
+    assert secure[secure.index("--tls-key") + 1] == "/etc/a.key"
+    assert settings().gateway_url == "https://127.0.0.1:8000"
+
+
 def test_two_homes_have_two_supervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sockets = set()
     for name in ("a", "b"):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tracklayer.serving.app import Application, Limits
+from tracklayer.serving.formats import load
+from tracklayer.serving.http import Service
+from tracklayer.serving.server import Server
+from tracklayer.sockets import listen_unix
 
 Save = Callable[..., Path]
 
@@ -34,6 +42,40 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(model, folder / name)
     return folder
+
+
+@pytest.fixture
+def use(tmp_path: Path) -> Callable[..., None]:
+    """``use(folder, test, **limits)`` runs ``test(client, application, service)`` with a client of
+    a server in this process, and the model of the folder as version 3 of ``m``."""
+
+    def run(
+        folder: Path,
+        test: Callable[[httpx.AsyncClient, Application, Service], Awaitable[None]],
+        **limits: Any,
+    ) -> None:
+        async def session() -> None:
+            service = Service("m", "3", load(folder))
+            application = Application([service], Limits(**limits))
+            server = Server(application, drain=5)
+            serving = asyncio.create_task(server.serve(listen_unix(tmp_path / "s")))
+            transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "s"))
+            try:
+                async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
+                    await test(client, application, service)
+            finally:
+                server.stop()
+                await serving
+
+        asyncio.run(session())
+
+    return run
+
+
+@pytest.fixture(name="save")
+def _save() -> Save:
+    """``save(folder, nodes, inputs, outputs, weights)`` makes a model of one's own."""
+    return save
 
 
 @pytest.fixture

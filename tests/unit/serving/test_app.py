@@ -1,36 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from tracklayer.serving.app import Application, Limits
-from tracklayer.serving.formats import load
+from tracklayer.serving.app import Application
 from tracklayer.serving.http import Service
 
 INFER = "/v2/models/m/infer"
-
-
-def use(
-    folder: Path,
-    test: Callable[[httpx.AsyncClient, Application, Service], Awaitable[None]],
-    **limits: Any,
-) -> None:
-    """Run ``test`` with a client of the application for the model in ``folder``."""
-
-    async def run() -> None:
-        service = Service("m", "3", load(folder))
-        application = Application(service, Limits(**limits))
-        transport = httpx.ASGITransport(cast(Any, application))
-        async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
-            await test(client, application, service)
-
-    asyncio.run(run())
+Use = Callable[..., None]
 
 
 def body(times: int) -> bytes:
@@ -38,7 +21,7 @@ def body(times: int) -> bytes:
     return orjson.dumps({"inputs": [data]})
 
 
-def test_paths_and_methods(linear: Path) -> None:
+def test_paths_and_methods(use: Use, linear: Path) -> None:
     async def test(client: httpx.AsyncClient, *_: object) -> None:
         for path, message in (
             ("/nothing", "nothing at '/nothing'"),
@@ -61,7 +44,7 @@ def test_paths_and_methods(linear: Path) -> None:
 
 
 @pytest.mark.parametrize("inline", [0.0, 10.0])
-def test_both_ways_of_running_answer_alike(loop: Path, inline: float) -> None:
+def test_both_ways_of_running_answer_alike(use: Use, loop: Path, inline: float) -> None:
     async def test(client: httpx.AsyncClient, application: Application, _: Service) -> None:
         application.warm_up(body(1))
         answer = await client.post(INFER, content=body(3))
@@ -75,7 +58,7 @@ def test_both_ways_of_running_answer_alike(loop: Path, inline: float) -> None:
     use(loop, test, inline=inline)
 
 
-def test_a_model_that_got_slow_leaves_the_event_loop(loop: Path) -> None:
+def test_a_model_that_got_slow_leaves_the_event_loop(use: Use, loop: Path) -> None:
     async def test(client: httpx.AsyncClient, application: Application, _: Service) -> None:
         application.warm_up(body(1))
         await client.post(INFER, content=body(20_000))
@@ -89,7 +72,7 @@ def test_a_model_that_got_slow_leaves_the_event_loop(loop: Path) -> None:
     use(loop, test, inline=0.001)
 
 
-def test_a_request_that_takes_too_long_is_ended(loop: Path) -> None:
+def test_a_request_that_takes_too_long_is_ended(use: Use, loop: Path) -> None:
     async def test(client: httpx.AsyncClient, application: Application, _: Service) -> None:
         answer = await client.post(INFER, content=body(10**9))
         assert answer.status_code == 504
@@ -101,7 +84,7 @@ def test_a_request_that_takes_too_long_is_ended(loop: Path) -> None:
     use(loop, test, seconds=0.3, workers=1, inline=0)
 
 
-def test_too_many_at_once_are_told_to_come_back(loop: Path) -> None:
+def test_too_many_at_once_are_told_to_come_back(use: Use, loop: Path) -> None:
     async def test(client: httpx.AsyncClient, application: Application, _: Service) -> None:
         first = asyncio.create_task(client.post(INFER, content=body(10**9)))
         while not application.in_flight:
@@ -113,7 +96,7 @@ def test_too_many_at_once_are_told_to_come_back(loop: Path) -> None:
     use(loop, test, seconds=1.0, concurrency=1, inline=0)
 
 
-def test_a_large_body_is_refused_by_length_and_by_count(linear: Path) -> None:
+def test_a_large_body_is_refused_by_length_and_by_count(use: Use, linear: Path) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b" " * 100
@@ -126,7 +109,7 @@ def test_a_large_body_is_refused_by_length_and_by_count(linear: Path) -> None:
     use(linear, test, body=1000)
 
 
-def test_a_slow_body_is_given_up(linear: Path) -> None:
+def test_a_slow_body_is_given_up(use: Use, linear: Path) -> None:
     async def slowly() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.sleep(5)
@@ -138,7 +121,7 @@ def test_a_slow_body_is_given_up(linear: Path) -> None:
     use(linear, test, seconds=0.2)
 
 
-def test_compressed_bodies_are_refused(linear: Path) -> None:
+def test_compressed_bodies_are_refused(use: Use, linear: Path) -> None:
     async def test(client: httpx.AsyncClient, *_: object) -> None:
         answer = await client.post(INFER, content=b"x", headers={"content-encoding": "gzip"})
         assert answer.status_code == 415
@@ -146,7 +129,7 @@ def test_compressed_bodies_are_refused(linear: Path) -> None:
     use(linear, test)
 
 
-def test_a_draining_server_refuses_and_says_so(linear: Path) -> None:
+def test_a_draining_server_refuses_and_says_so(use: Use, linear: Path) -> None:
     async def test(client: httpx.AsyncClient, _: Application, service: Service) -> None:
         assert (await client.get("/ping")).status_code == 200
         service.draining = True
@@ -158,7 +141,7 @@ def test_a_draining_server_refuses_and_says_so(linear: Path) -> None:
 
 
 def test_a_fault_of_ours_shows_no_trace(
-    linear: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    use: Use, linear: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test(client: httpx.AsyncClient, _: Application, service: Service) -> None:
         def fail(*_: object) -> list[Any]:

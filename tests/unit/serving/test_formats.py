@@ -78,7 +78,6 @@ def test_a_pickle_is_refused_by_its_content(tmp_path: Path, content: bytes, kind
         (b"(a) note", "text"),
         (b"\x00" * 50, "binary"),
         (archive(**{"config.json": b'{"class_name": "Functional"}'}), "Keras model"),
-        (archive(**{"schema.json": b'{"_skops_version": "0.16"}'}), "skops"),
         (numbers(), "npz"),
         ((2).to_bytes(8, "little") + b"{}", "safetensors"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(32), "TensorFlow Lite"),

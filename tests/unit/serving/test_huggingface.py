@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tracklayer.errors import ModelError
-from tracklayer.serving import golden, huggingface_encoder, recognise
+from tracklayer.serving import golden, huggingface_encoder, huggingface_graph, recognise
 from tracklayer.serving.formats import load
 from tracklayer.serving.model import Model, RequestError
 
@@ -110,8 +110,8 @@ def test_the_model_can_go_once_it_is_loaded(folder: Path) -> None:
 def as_onnx(folder: Path, file: Path) -> None:
     """Put the encoder into the folder as ONNX, with its weights in a file beside it."""
     config = json.loads((folder / "config.json").read_text())
-    weights = huggingface_encoder.Weights([folder / WEIGHTS])
-    graph, tensors = huggingface_encoder.build(config, weights, "last_hidden_state")
+    weights = huggingface_graph.Weights([folder / WEIGHTS])
+    graph, tensors = huggingface_encoder.build(config, weights)
     model = onnx.load_from_string(graph)
     for initialiser in model.graph.initializer:
         if initialiser.name in tensors:
@@ -145,7 +145,7 @@ def test_an_onnx_that_gives_something_else_is_refused(folder: Path) -> None:
 
 def test_an_onnx_for_another_task_is_served_as_it_is(folder: Path) -> None:
     as_onnx(folder, folder / "model.onnx")
-    change(folder, "config.json", architectures=["BertForTokenClassification"])
+    change(folder, "config.json", architectures=["BertForQuestionAnswering"])
     assert recognise(folder).name == "onnx"
 
 
@@ -284,7 +284,7 @@ def test_what_is_missing_or_wrong_is_said(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["BertForTokenClassification"]}, "a BertForTokenClassification is not"),
+        ({"architectures": ["BertForQuestionAnswering"]}, "a BertForQuestionAnswering is not"),
         (
             {"architectures": ["BertForSequenceClassification"], "id2label": {"1": "a"}},
             "id2label must name the labels",

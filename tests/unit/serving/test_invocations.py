@@ -4,25 +4,49 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import orjson
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from tracklayer.serving.formats import load
-from tracklayer.serving.http import Service
+from tracklayer.serving.http import Reply, Service
 from tracklayer.serving.invocations import routes
 from tracklayer.serving.model import RequestError
 
 Identity = Callable[[int], Path]
 
 
-def invoke(folder: Path, request: object, content_type: bytes = b"application/json") -> Any:
+@pytest.fixture
+def columns(tmp_path: Path) -> Path:
+    """``word``, ``count`` and ``good`` as they came; the second has two axes."""
+    kinds = {
+        "word": (TensorProto.STRING, ["n"]),
+        "count": (TensorProto.INT64, ["n", 1]),
+        "good": (TensorProto.BOOL, ["n"]),
+    }
+    values = {name: helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()}
+    outputs = [helper.make_tensor_value_info(f"{name}_", *kind) for name, kind in kinds.items()]
+    nodes = [helper.make_node("Identity", [name], [f"{name}_"]) for name in kinds]
+    graph = helper.make_graph(nodes, "graph", list(values.values()), outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    folder = tmp_path / "columns"
+    folder.mkdir()
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def reply(folder: Path, request: object, **headers: bytes) -> Reply:
     service = Service("m", "3", load(folder))
     handler = routes(service)["/invocations"].infer
     assert handler
     body = request if isinstance(request, bytes) else orjson.dumps(request)
-    reply = handler(body, {b"content-type": content_type}, service.model.call())
-    return orjson.loads(reply.body)
+    names = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    return handler(body, names, service.model.call())
+
+
+def invoke(folder: Path, request: object, content_type: bytes = b"application/json") -> Any:
+    return orjson.loads(reply(folder, request, content_type=content_type).body)
 
 
 def test_a_column_of_csv_for_a_model_with_one_axis(identity: Identity) -> None:
@@ -67,9 +91,24 @@ def test_strings_are_values(identity: Identity) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({}, "one key: 'instances' or 'inputs'"),
-        ({"instances": [], "inputs": []}, "one key"),
-        ({"dataframe_split": {}}, "one key"),
+        ({}, "one key of 'instances', 'inputs', 'dataframe_split', 'dataframe_records'"),
+        (3, "one key of"),
+        ([], "one at least"),
+        ({"instances": [], "inputs": []}, "one key of"),
+        ({"instances": [], "extra": []}, "one key of"),
+        ({"inputs": [[1] * 4], "params": {"t": 1}}, "params: this model takes no parameters"),
+        ({"dataframe_split": {}}, "keys columns and data"),
+        ({"dataframe_split": {"columns": [], "data": [], "z": 1}}, "keys columns and data"),
+        ({"dataframe_split": {"columns": 1, "data": []}}, "must be arrays"),
+        ({"dataframe_split": {"columns": [None], "data": []}}, "columns must be strings"),
+        ({"dataframe_split": {"columns": ["a"], "data": [1]}}, "array of arrays"),
+        ({"dataframe_split": {"columns": ["a"], "data": []}}, "holds no row"),
+        ({"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}, "row 1 has 2 values"),
+        ({"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}, "'a' is there twice"),
+        ({"dataframe_split": {"columns": ["a"], "data": [[1]]}}, r"does not fit \[-1, 4\]"),
+        ({"dataframe_split": {"columns": [*"abcd"], "data": [[1, 2, 3, None]]}}, "type null"),
+        ({"dataframe_records": {}}, "array of objects"),
+        ({"dataframe_records": [{"a": 1}, {"b": 1}]}, r"records\[1\] must be an object"),
         ({"instances": []}, "one at least"),
         ({"instances": 3}, "must be an array of rows"),
         ({"instances": [[1, 2, 3, 4], [1, 2]]}, "not nested as shape"),
@@ -96,7 +135,12 @@ def test_wrong_json_is_refused(linear: Path, request_: object, message: str) -> 
         (b"a,b\n", "row 1"),
         (b"1,2,3,4\n1,x,3,4\n", "row 2"),
         (b"1,2,3,4\n1,2\n", "not nested"),
-        (b"nan,1,2,3\n", "out of range"),
+        (b"nan,1,2,3\n", "NaN or infinite"),
+        (b"1e999,1,2,3\n", "NaN or infinite"),
+        (b"1e39,1,2,3\n", "out of range"),
+        (b"1_0,1,2,3\n", "row 1: '1_0' is no value of FP32"),
+        ("\u0661,1,2,3\n".encode(), "no value of FP32"),
+        (b"x\n", "holds no row"),
         (b'"1,2', "not CSV"),
     ],
 )
@@ -116,3 +160,84 @@ def test_other_content_types_are_refused(linear: Path) -> None:
     with pytest.raises(RequestError, match="application/x-npy") as caught:
         invoke(linear, b"", b"application/x-npy")
     assert caught.value.status == 415
+
+
+def test_a_data_frame_is_a_table_of_the_only_input(linear: Path) -> None:
+    rows = [[0, 1, 2, 3], [4, 5, 6, 7]]
+    expected = invoke(linear, {"instances": rows})
+    split = {"columns": [*"abcd"], "index": [0, 1], "data": rows}
+    assert invoke(linear, {"dataframe_split": split, "params": {}}) == expected
+    assert invoke(linear, {"dataframe_split": split | {"columns": [0, 1, 2, 3]}}) == expected
+    records = [dict(zip("abcd", row, strict=True)) for row in rows]
+    assert invoke(linear, {"dataframe_records": records, "params": None}) == expected
+    shuffled = [dict(reversed(record.items())) for record in records[1:]]
+    assert invoke(linear, {"dataframe_records": [records[0], *shuffled]}) == expected
+    assert invoke(linear, rows) == expected
+
+
+def test_columns_that_are_called_as_inputs_are_those_inputs(addition: Path) -> None:
+    expected = {"predictions": {"total": [[4, 6]], "product": [[3, 8]]}}
+    split = {"columns": ["b", "a"], "data": [[[3, 4], [1, 2]]]}
+    assert invoke(addition, {"dataframe_split": split}) == expected
+    assert invoke(addition, {"dataframe_records": [{"b": [3, 4], "a": [1, 2]}]}) == expected
+    with pytest.raises(RequestError, match="several inputs, name them: a, b"):
+        invoke(addition, {"dataframe_split": {"columns": ["z", "a"], "data": [[[3, 4], [1, 2]]]}})
+
+
+def test_csv_with_the_inputs_names(columns: Path) -> None:
+    body = b"word,count,good\nup,1,true\n,2,False\n"
+    expected = {"word_": ["up", ""], "count_": [[1], [2]], "good_": [True, False]}
+    for text in (body, b"good,count,word\ntrue,1,up\nFALSE,2,\n"):
+        assert invoke(columns, text, b"text/csv") == {"predictions": expected}
+    for text, message in (
+        (b"word,count,good\nup,1,yes\n", "row 2: 'yes' is no value of BOOL"),
+        (b"word,count,good\nup,1.0,true\n", "row 2: '1.0' is no value of INT64"),
+        (b"word,count,good\nup,1\n", "row 1 has 2 values, there are 3 columns"),
+        (b"word,count,good\n", "no row"),
+        (b"word,count\nup,1\n", "several inputs"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            invoke(columns, text, b"text/csv")
+
+
+def test_rows_as_lines_of_json(linear: Path, addition: Path) -> None:
+    expected = invoke(linear, {"instances": [[0, 1, 2, 3], [4, 5, 6, 7]]})
+    body = b"[0, 1, 2, 3]\n\n[4, 5, 6, 7]\r\n"
+    assert invoke(linear, body, b"application/jsonlines") == expected
+    sum_ = invoke(addition, b'{"a": [1, 2], "b": [3, 4]}', b"application/jsonlines")
+    assert sum_["predictions"]["total"] == [[4, 6]]
+    for text, message in (
+        (b"[0, 1, 2, 3]\n{\n", "line 2 is not valid JSON"),
+        (b"\n", "one at least"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            invoke(linear, text, b"application/jsonlines")
+
+
+def test_the_answer_is_what_the_client_accepts(addition: Path, identity: Identity) -> None:
+    request = {"inputs": {"a": [[1, 2], [5, 6]], "b": [[3, 4], [7, 8]]}}
+    got = reply(addition, request, accept=b"text/csv")
+    assert (got.content_type, got.body) == (
+        "text/csv; charset=utf-8",
+        b"4.0,6.0,3.0,8.0\n12.0,14.0,35.0,48.0\n",
+    )
+    got = reply(addition, request, accept=b"application/jsonlines")
+    assert got.content_type == "application/jsonlines"
+    assert [orjson.loads(line) for line in got.body.splitlines()] == [
+        {"total": [4, 6], "product": [3, 8]},
+        {"total": [12, 14], "product": [35, 48]},
+    ]
+    for accept in (b"*/*", b"text/html, application/json;q=0.9", b"application/*"):
+        assert reply(addition, request, accept=accept).content_type == "application/json"
+    texts = reply(identity(TensorProto.STRING), ['a "b"', "c,d"], accept=b"text/csv")
+    assert texts.body == b'"a ""b"""\n"c,d"\n'
+    with pytest.raises(RequestError, match="accept: answers are application/json") as caught:
+        reply(addition, request, accept=b"image/png")
+    assert caught.value.status == 406
+
+
+def test_an_answer_without_rows_is_no_lines(loop: Path) -> None:
+    assert invoke(loop, {"inputs": [1]}) == {"predictions": 0.0}
+    with pytest.raises(RequestError, match="no rows; accept application/json") as caught:
+        reply(loop, {"inputs": [1]}, accept=b"text/csv")
+    assert caught.value.status == 406

@@ -35,6 +35,14 @@ def test_an_answer_has_all_that_the_protocol_asks_for(linear: Path) -> None:
     assert sum(output["data"]) == pytest.approx(1)
 
 
+def test_kserves_client_names_the_model_in_the_body(linear: Path) -> None:
+    assert infer(linear, {"model_name": "m", "inputs": [X]})["model_name"] == "m"
+
+
+def test_an_identifier_may_be_empty(linear: Path) -> None:
+    assert infer(linear, {"id": "", "inputs": [X]})["id"] == ""
+
+
 def test_outputs_are_chosen_and_ordered_by_the_client(addition: Path) -> None:
     inputs = [
         {"name": name, "shape": [1, 2], "datatype": "FP64", "data": [[2, 3]]} for name in "ab"
@@ -96,9 +104,17 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(name=3), "name must be a string"),
         (broken(extra=3), "unknown key 'extra'"),
         (broken(parameters=3), "parameters must be an object"),
+        (broken(parameters=None), "parameters must be an object"),
+        (broken(parameters={"a": []}), r"inputs\[0\]: parameter 'a' must be a string, a number"),
+        (broken(parameters={"a": None}), "parameter 'a' must be a string"),
+        (broken(parameters={"shared_memory_region": "r"}), "shared_memory_region is not served"),
+        ({"inputs": [X], "parameters": {"binary_data_output": 1}}, "must be true or false"),
+        ({"inputs": [X], "model_name": "other"}, "model_name: this is 'm'"),
         (broken(datatype=...), "datatype must be 'FP32'"),
         (broken(datatype="FP64"), "datatype must be 'FP32'"),
         (broken(shape=...), "'x': shape must be"),
+        (broken(shape=[0, 2**63]), r"does not fit"),
+        (broken(shape=[2**64 - 1, 4]), "needs 73786976294838206460 values"),
         (broken(shape=[4]), r"'x': shape \[4\] does not fit \[-1, 4\]"),
         (broken(data=...), "'x': data must be an array"),
         ({"inputs": [X], "id": 3}, "id must be a string"),
@@ -124,12 +140,6 @@ def test_axes_of_one_name_must_agree(addition: Path) -> None:
     ]
     with pytest.raises(RequestError, match=r"'b': axis 0 \('batch'\) has size 2, but it is 1"):
         infer(addition, {"inputs": inputs})
-
-
-def test_binary_tensors_are_refused_by_name(linear: Path) -> None:
-    with pytest.raises(RequestError, match="binary tensor data") as caught:
-        infer(linear, b"{}", {b"inference-header-content-length": b"2"})
-    assert caught.value.status == 415
 
 
 def test_an_infinite_output_is_an_error(logarithm: Path) -> None:
@@ -166,12 +176,25 @@ def test_no_json_whatever_gets_past_the_reader_or_breaks_it(document: Any, item:
 
     document["inputs"] = [item] if isinstance(item, dict) else document.get("inputs", item)
     try:
-        feeds, _ = read(cast(Any, Model()), object_of(orjson.dumps(document)))
+        feeds = read(cast(Any, Model()), object_of(orjson.dumps(document))).feeds
     except RequestError as error:
         feeds, status = {}, error.status
     else:
         status = 200
     assert (status == 400) != (status == 200 and feeds["x"].shape[1] == 2)
+
+
+def test_a_server_of_several_is_ready_when_all_are(linear: Path) -> None:
+    model = load(linear)
+    peers = [Service("m", "3", model), Service("m", "2", model)]
+    table = routes(peers[0], peers)
+    metadata, ready = table["/v2/models/m"].get, table["/v2/health/ready"].get
+    assert metadata
+    assert ready
+    assert orjson.loads(metadata().body)["versions"] == ["3", "2"]
+    assert ready().status == 200
+    peers[1].draining = True
+    assert ready().status == 503
 
 
 def test_metadata_and_health(linear: Path) -> None:
@@ -185,6 +208,7 @@ def test_metadata_and_health(linear: Path) -> None:
         return reply.status, orjson.loads(reply.body)
 
     assert get("/v2")[1]["name"] == "tracklayer"
+    assert get("/v2")[1]["extensions"] == ["binary_tensor_data"]
     assert get("/v2/health/live") == (200, {"live": True})
     assert get("/v2/health/ready") == (200, {"ready": True})
     assert get("/v2/models/m/versions/3/ready") == (200, {"name": "m", "ready": True})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracklayer.serving.model import DATATYPES, RequestError, Tensor
-from tracklayer.serving.tensors import decode, encode, shape_of
+from tracklayer.serving.tensors import check_finite, decode, encode, shape_of
 
 
 def free(datatype: str, rank: int = 1) -> Tensor:
@@ -72,6 +72,9 @@ def test_nested_and_flat_data_are_the_same(shape: list[int], random: Any) -> Non
         ("BYTES", [1], [1], "type integer"),
         ("FP32", [1], None, "data must be an array, not null"),
         ("FP32", [1], "1", "data must be an array, not string"),
+        ("FP32", [1], [10**400], "out of range for FP32"),
+        ("FP64", [1], [10**400], "out of range for FP64"),
+        ("UINT8", [1], [256], "out of range for UINT8"),
         ("FP32", None, [1.0], "shape must be"),
         ("FP32", [-1], [1.0], "shape must be"),
         ("FP32", [True], [1.0], "shape must be"),
@@ -98,6 +101,25 @@ def test_ragged_data_is_refused(data: object) -> None:
 def test_a_fixed_axis_must_have_its_size() -> None:
     with pytest.raises(RequestError, match=r"shape \[1, 63\] does not fit \[-1, 64\]"):
         decode(Tensor("x", "FP32", ("batch", 64)), [1, 63], [0.0] * 63, "x")
+
+
+def test_a_tensor_without_values_is_not_large_otherwise() -> None:
+    assert decode(free("FP32", 2), [0, 4096], [], "x").shape == (0, 4096)
+    with pytest.raises(RequestError, match=r"no value, and an axis larger than 4096"):
+        decode(free("FP32", 2), [0, 2**62], [], "x")
+
+
+def test_an_array_can_be_written_to() -> None:
+    array = decode(free("FP32"), [2], [1, 2], "x")
+    array += 1
+    assert array.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_json_cannot_carry_are_refused_from_others(value: float) -> None:
+    check_finite(free("INT32"), np.array([1]), "x")
+    with pytest.raises(RequestError, match="inputs\\[0\\]: a value of data is NaN or infinite"):
+        check_finite(free("FP32"), np.array([1, value], dtype=np.float32), "inputs[0]")
 
 
 def test_depth_has_an_end() -> None:

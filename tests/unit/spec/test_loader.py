@@ -37,6 +37,13 @@ def test_what_may_be_left_out() -> None:
     assert (spec.description, spec.target, spec.sources) == ("", "local", {})
     assert spec.packages is spec.train is spec.evaluate is spec.schedule is None
     assert spec.deploy.replicas == 1
+    assert (spec.deploy.keep, spec.deploy.access) == (1, "open")
+    assert (spec.deploy.rollout.strategy, spec.deploy.rollout.bake) == ("rolling", None)
+    assert spec.deploy.rollout.gates.model_dump() == {
+        "error_rate": 0.01,
+        "latency": 1.5,
+        "golden": True,
+    }
     train = loads("name: a\ntemplate: t@1\ntrain: {script: a.py}\n").train
     assert (train.resources.cpus, train.resources.gpus) == (1, 0)
     assert (train.resources.memory, train.resources.timeout) == (2 * GIB, 3600)
@@ -78,7 +85,7 @@ train:
   resources: {cpus: "2", memory: 4, gpus: -1, timeout: 1 hour}
   metrics: {loss: "loss="}
 evaluate: {metric: accuracy, minimum: 0.95, maximum: 1, mode: maximal}
-deploy: {replicas: 0, optimize: auto, rollout: {strategy: canary}}
+deploy: {replicas: 0, optimize: fast, rollout: {strategy: blue}}
 schedule: {after: [x]}
 """
     )
@@ -109,7 +116,7 @@ schedule: {after: [x]}
         (21, 63),
         (22, 20),
         (22, 33),
-        (22, 39),
+        (22, 59),
         (23, 20),
     ]
 

@@ -1,0 +1,151 @@
+"""Who may ask for what, and how often."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracklayer.errors import PlatformError
+from tracklayer.gateway.keys import PREFIX, Key, Keys, digest
+from tracklayer.gateway.request import Request
+
+log = logging.getLogger(__name__)
+
+_BEARER = b"bearer "
+_PREFIX = PREFIX.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):
+    """A request is not let in: the status, why, and the fields of the answer."""
+
+    status: int
+    message: str
+    headers: dict[str, str]
+
+
+class _Bucket:
+    """A token bucket: ``burst`` requests at once, ``rate`` a second in the long run."""
+
+    __slots__ = ("_burst", "_filled", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._tokens = float(burst)
+        self._filled = time.monotonic()
+
+    def take(self) -> float:
+        """Take one token: 0, or the seconds until there is one."""
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        if self._tokens < 1.0:
+            return (1.0 - self._tokens) / self._rate
+        self._tokens -= 1.0
+        return 0.0
+
+
+class Admission:
+    """The keys as they are in their file at this moment.
+
+    :param closed: a caller needs a key for every project.
+    :raises PlatformError: the file is damaged.
+    """
+
+    def __init__(self, file: Path, *, closed: bool) -> None:
+        self.closed = closed
+        self._keys = Keys(file)
+        self._seen = self._state()
+        self._known: dict[str, Key] = {}
+        self._buckets: dict[str, _Bucket] = {}
+        self._read()
+
+    def caller(self, request: Request, *, needed: bool) -> Key | None:
+        """Whose key the request carries.
+
+        :param needed: whether one has to be there.
+        :raises Refusal: 401: there is none, or it is not valid.
+        """
+        presented = _presented(request, any_bearer=needed)
+        if presented is None:
+            if needed:
+                raise _unknown("this needs a key", "")
+            return None
+        self._renew()
+        found = digest(presented)
+        key = self._known.get(found)
+        if key is None or not hmac.compare_digest(key.digest, found):
+            raise _unknown("the key is not valid", ', error="invalid_token"')
+        if key.expired(time.time()):
+            raise _unknown("the key has expired", ', error="invalid_token"')
+        return key
+
+    def admit(self, key: Key, project: str) -> None:
+        """Let a caller's request for a project in, and count it.
+
+        :raises Refusal: 403: another's project. 429: too many requests.
+        """
+        if not key.opens(project):
+            raise Refusal(403, f"this key is not for {project}", {})
+        bucket = self._buckets.get(key.digest)
+        if bucket is not None and (wait := bucket.take()):
+            message = f"this key is for {key.rate:g} requests a second"
+            raise Refusal(429, message, {"Retry-After": str(math.ceil(wait))})
+
+    def _renew(self) -> None:
+        """See what the file says now: a key that was revoked does not open anything any more."""
+        state = self._state()
+        if state != self._seen:
+            self._seen = state
+            try:
+                self._read()
+            except PlatformError as error:
+                log.error("the keys stay as they were: %s", error.message)
+
+    def _read(self) -> None:
+        before, buckets = self._known, self._buckets
+        self._known = {key.digest: key for key in self._keys.all()}
+        # One that is as it was goes on with the tokens that it has left.
+        self._buckets = {
+            key.digest: buckets[key.digest]
+            if before.get(key.digest) == key
+            else _Bucket(key.rate, key.burst or 1)
+            for key in self._known.values()
+            if key.rate is not None
+        }
+
+    def _state(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._keys.file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def carries_key(request: Request, *, needed: bool) -> bool:
+    """Has the field ``Authorization`` a key, which is nobody's business behind the gateway?"""
+    value = request.authorization
+    if value is None or value[:7].lower() != _BEARER:
+        return False
+    return needed or value[7:].lstrip().startswith(_PREFIX)
+
+
+def _presented(request: Request, *, any_bearer: bool) -> bytes | None:
+    """The key in a request. Where none is needed, what others call so is none of ours."""
+    value = request.api_key
+    if value is not None and (any_bearer or value.startswith(_PREFIX)):
+        return value.strip()
+    if request.authorization is not None and carries_key(request, needed=any_bearer):
+        return request.authorization[7:].strip()
+    return None
+
+
+def _unknown(message: str, more: str) -> Refusal:
+    hint = "send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
+    return Refusal(
+        401, f"{message}; {hint}", {"WWW-Authenticate": f'Bearer realm="tracklayer"{more}'}
+    )

@@ -1,0 +1,8 @@
+"""Find the fastest form of a model whose answers stay as right as they were."""
+
+from tracklayer.optimize.choice import Budget, Choice, choose
+from tracklayer.optimize.holdout import FILES as HOLDOUT
+from tracklayer.optimize.holdout import find
+from tracklayer.optimize.table import Row, text
+
+__all__ = ["HOLDOUT", "Budget", "Choice", "Row", "choose", "find", "text"]

@@ -1,0 +1,191 @@
+"""Tables, such as CSV and data frames: rows and columns to a model's inputs, and outputs to rows.
+
+A column that is called as an input is that input. Else the only input gets the rows as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tracklayer.serving.model import DATATYPES, Array, RequestError, Signature, Tensor
+from tracklayer.serving.tensors import check_finite, decode, shape_of, values
+
+_TABLE = "the table"
+_TRUTH = {"true": True, "false": False}
+
+
+def feeds_of(
+    signature: Signature, columns: Sequence[str] | None, rows: Sequence[Sequence[Any]]
+) -> dict[str, Array]:
+    """The inputs in rows of cells, which are values or, for inputs with more axes, lists.
+
+    :param columns: names, if there are any.
+    :raises RequestError: (400) the table does not fit the model.
+    """
+    if not rows:
+        raise RequestError(400, f"{_TABLE} holds no row")
+    if columns is not None:
+        _check_columns(columns, rows)
+        if tensors := named(signature, columns):
+            cells = zip(*rows, strict=True)
+            by_column = dict(zip(columns, map(list, cells), strict=True))
+            return {
+                tensor.name: array_of(tensor, by_column[tensor.name], f"column {tensor.name!r}")
+                for tensor in tensors
+            }
+    tensor = only(signature, rows, _TABLE)
+    # A model that takes a value a row gets the column.
+    flat = len(tensor.dims) == 1 == max(map(len, rows))
+    data = [row[0] for row in rows] if flat else list(rows)
+    return {tensor.name: array_of(tensor, data, _TABLE)}
+
+
+def read_csv(signature: Signature, body: bytes) -> dict[str, Array]:
+    """The inputs in CSV, whose first line may hold names of columns.
+
+    :raises RequestError: (400) no CSV, or it does not fit the model.
+    """
+    try:
+        lines = io.StringIO(body.decode(), newline="")
+        rows = [row for row in csv.reader(lines, strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RequestError(400, f"the body is not CSV in UTF-8: {error}") from error
+    if not rows:
+        raise RequestError(400, "the body holds no row")
+    names: list[str] | None = None
+    if named(signature, rows[0]):
+        names = rows[0]
+        tensors = [signature.by_name[name] for name in names]
+    else:
+        tensors = [only(signature, None, "text/csv")] * max(map(len, rows))
+        if len(rows) > 1 and not all(_is_value(tensors[0], cell) for cell in rows[0]):
+            names = rows[0]
+    first = 0 if names is None else 1
+    table = [
+        [_value(tensor, cell, number) for tensor, cell in zip(tensors, row, strict=False)]
+        for number, row in enumerate(rows[first:], first + 1)
+    ]
+    return feeds_of(signature, names, table)
+
+
+def rows_of(signature: Signature, results: Sequence[Array]) -> list[Any]:
+    """The outputs row by row: the only output's, or objects by the outputs' names.
+
+    :raises RequestError: (406) the outputs have no rows, or not equally many.
+    """
+    sizes = {array.shape[0] if array.ndim else None for array in results}
+    if len(sizes) != 1 or None in sizes:
+        raise RequestError(406, "the outputs of this model are no rows; accept application/json")
+    lists = {
+        tensor.name: _list(values(tensor, array))
+        for tensor, array in zip(signature.outputs, results, strict=True)
+    }
+    if len(lists) == 1:
+        return next(iter(lists.values()))
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
+def write_csv(signature: Signature, results: Sequence[Array]) -> bytes:
+    """The outputs as CSV without names: a line a row, with the values of all outputs.
+
+    :raises RequestError: (406) the outputs have no rows, or not equally many.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows_of(signature, results):
+        writer.writerow(_cells(list(row.values()) if type(row) is dict else row))
+    return text.getvalue().encode()
+
+
+def named(signature: Signature, names: Iterable[str]) -> tuple[Tensor, ...] | None:
+    """The inputs, or the one that stands for them, if these are their names."""
+    wanted = set(names)
+    if signature.instead and wanted == {signature.instead.name}:
+        return (signature.instead,)
+    return signature.inputs if wanted == {tensor.name for tensor in signature.inputs} else None
+
+
+def only(signature: Signature, data: object, what: str) -> Tensor:
+    """The input that data without a name is for: the only one, or what may stand for all.
+
+    :param data: text is for an input that takes text, if there is one.
+    :raises RequestError: (400) there are several.
+    """
+    candidates = list(signature.inputs) if len(signature.inputs) == 1 else []
+    candidates += [signature.instead] if signature.instead else []
+    if not candidates:
+        known = ", ".join(signature.by_name)
+        raise RequestError(400, f"{what}: the model has several inputs, name them: {known}")
+    while type(data) is list and data:
+        data = data[0]
+    texts = [tensor for tensor in candidates if tensor.datatype == "BYTES"]
+    return texts[0] if texts and type(data) is str else candidates[0]
+
+
+def array_of(tensor: Tensor, data: object, field: str) -> Array:
+    """The array of nested lists. A value a row also suits an input with one column.
+
+    :raises RequestError: (400) it does not fit the input.
+    """
+    shape = shape_of(data, field)
+    if len(shape) == 1 and len(tensor.dims) == 2 and tensor.shape[1] in (1, -1):
+        shape = [*shape, 1]
+    array = decode(tensor, shape, data, field)
+    check_finite(tensor, array, field)
+    return array
+
+
+def _check_columns(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    if len(set(columns)) != len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise RequestError(400, f"column {twice[:100]!r} is there twice")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(columns):
+            raise RequestError(
+                400, f"row {number} has {len(row)} values, there are {len(columns)} columns"
+            )
+
+
+def _is_value(tensor: Tensor, cell: str) -> bool:
+    try:
+        _parse(tensor, cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(tensor: Tensor, cell: str, number: int) -> Any:
+    try:
+        return _parse(tensor, cell)
+    except ValueError:
+        raise RequestError(
+            400, f"row {number}: {cell[:50]!r} is no value of {tensor.datatype}"
+        ) from None
+
+
+def _parse(tensor: Tensor, cell: str) -> Any:
+    kind = DATATYPES[tensor.datatype].kind
+    if kind == "O":
+        return cell
+    if kind == "b":
+        if (truth := _TRUTH.get(cell.strip().lower())) is None:
+            raise ValueError
+        return truth
+    # Python's own spelling of numbers is wider than that of any CSV.
+    if "_" in cell or not cell.isascii():
+        raise ValueError
+    return float(cell) if kind == "f" else int(cell)
+
+
+def _list(data: Any) -> list[Any]:
+    found: list[Any] = data if type(data) is list else data.tolist()
+    return found
+
+
+def _cells(row: object) -> list[Any]:
+    if type(row) is list:
+        return [cell for part in row for cell in _cells(part)]
+    return [row]
