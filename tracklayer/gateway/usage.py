@@ -105,6 +105,7 @@ class Usage:
             except TimeoutError:
                 self._hour = _this_hour()
             await self._write()
+        await self._write()  # what was counted during the last write, in which the stop came
 
     def close(self) -> None:
         """End :meth:`keep`, which writes once more."""
