@@ -46,6 +46,16 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record
 
 
+def mark(path: Path) -> tuple[int, ...] | None:
+    """Another one after each change of a file; None where it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return (found.st_dev, found.st_ino, found.st_mode, found.st_size, *times)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
     """Waits for the file's lock and gives its descriptor.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracklayer.errors import PlatformError
+from tracklayer.files import mark
 from tracklayer.gateway.keys import PREFIX, Key, Keys, digest
 from tracklayer.gateway.request import Request
 
@@ -59,7 +60,7 @@ class Admission:
     def __init__(self, file: Path, *, closed: bool) -> None:
         self.closed = closed
         self._keys = Keys(file)
-        self._seen = self._state()
+        self._seen = mark(self._keys.file)
         self._known: dict[str, Key] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._read()
@@ -98,7 +99,7 @@ class Admission:
 
     def _renew(self) -> None:
         """See what the file says now: a key that was revoked does not open anything any more."""
-        state = self._state()
+        state = mark(self._keys.file)
         if state != self._seen:
             self._seen = state
             try:
@@ -117,13 +118,6 @@ class Admission:
             for key in self._known.values()
             if key.rate is not None
         }
-
-    def _state(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._keys.file.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def carries_key(request: Request, *, needed: bool) -> bool:

@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from tracklayer.errors import PlatformError
+from tracklayer.files import mark
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +66,5 @@ class Certificate:
                 "password, both in PEM.",
             ) from None
 
-    def _state(self) -> list[tuple[int, int, int] | None]:
-        return [_mark(file) for file in self._files]
-
-
-def _mark(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    def _state(self) -> list[tuple[int, ...] | None]:
+        return [mark(file) for file in self._files]

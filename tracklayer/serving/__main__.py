@@ -139,6 +139,8 @@ def _limits(options: argparse.Namespace, limits: type[Limits]) -> Limits:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
+    from tracklayer.serving.formats import ALLOW
+
     parser = argparse.ArgumentParser(prog="python -m tracklayer.serving", description=__doc__)
     which = "may be given several times; the first answers where a path names no model"
     parser.add_argument(
@@ -197,7 +199,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         "--allow",
         action="append",
         default=[],
-        choices=["code"],
+        choices=ALLOW,
         help="what may run although it came with the model; code: its handler.py",
     )
     parser.add_argument("--access-log", action="store_true", help="one line a request")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tracklayer.errors import StoreError
-from tracklayer.files import locked, write_text
+from tracklayer.files import locked, mark, write_text
 from tracklayer.store.disk import explained, make_folder, sync_folder
 from tracklayer.store.seal import KEY, fingerprint
 
@@ -122,7 +122,7 @@ class FileKeys:
 
     def __init__(self, path: Path, sealed: Path) -> None:
         self._path, self._sealed = path, sealed
-        self._known: tuple[tuple[int, ...], dict[str, bytes]] = (), {}
+        self._known: tuple[tuple[int, ...] | None, dict[str, bytes]] = None, {}
 
     @property
     def ids(self) -> Sequence[str]:
@@ -165,11 +165,12 @@ class FileKeys:
 
     def _load(self) -> dict[str, bytes]:
         """What the file holds now: another process may have changed it."""
-        state, keys = self._known
+        state = mark(self._path)
+        known, keys = self._known
+        if state and state == known:
+            return keys
         with explained(self._path.parent):
             try:
-                if state == _state(self._path.stat()):
-                    return keys
                 with self._path.open("rb") as stream:
                     found, raw = os.fstat(stream.fileno()), stream.read()
             except FileNotFoundError:
@@ -180,7 +181,7 @@ class FileKeys:
                 hint=f"Run: chmod 600 {self._path}",
             )
         keys = parse_keys(raw.decode(errors="replace"), f"the key file {self._path}")
-        self._known = _state(found), keys
+        self._known = state, keys
         return keys
 
     def _write(self, keys: Sequence[bytes]) -> dict[str, bytes]:
@@ -234,12 +235,6 @@ class EnvKeys:
     def _load(self) -> dict[str, bytes]:
         text = os.environ.get(self._variable, "")
         return parse_keys(text, f"the variable {self._variable}")
-
-
-def _state(file: os.stat_result) -> tuple[int, ...]:
-    """Another one after each change of a file."""
-    times = (file.st_mtime_ns, file.st_ctime_ns)
-    return (file.st_dev, file.st_ino, file.st_mode, file.st_size, *times)
 
 
 def _file(rest: str, root: Path) -> Keys:

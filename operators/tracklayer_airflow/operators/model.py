@@ -17,7 +17,7 @@ class EvaluateOperator(StepOperator):
     """Holds the run's metric against the spec's limits and the champion's."""
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:  # noqa: ARG002
-        from tracklayer.errors import ServiceError, TracklayerError
+        from tracklayer.errors import ServiceError, TracklayerError, TrackingError
         from tracklayer.platform import champion_follows
         from tracklayer.tracking import judge
 
@@ -27,7 +27,7 @@ class EvaluateOperator(StepOperator):
         metrics = tracking.metrics(run)
         try:  # somebody may have gone back to an older one while MLflow was away
             champion_follows(self.spec.name)
-        except ServiceError as error:
+        except (ServiceError, TrackingError) as error:
             self.log.warning("The champion is the one that MLflow knows: %s", error.message)
         champion = tracking.champion(self.spec.name)
         try:
