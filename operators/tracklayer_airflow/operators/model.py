@@ -17,7 +17,7 @@ class EvaluateOperator(StepOperator):
     """Holds the run's metric against the spec's limits and the champion's."""
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:  # noqa: ARG002
-        from tracklayer.errors import ServiceError, TracklayerError, TrackingError
+        from tracklayer.errors import ServiceError, TrackingError, TracklayerError
         from tracklayer.platform import champion_follows
         from tracklayer.tracking import judge
 

@@ -8,10 +8,13 @@ import json
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnx
 import pytest
@@ -81,9 +84,91 @@ class Echo:
         return length
 
 
+class Users:
+    """Threads that ask without a pause, and what they got.
+
+    :param ask: the version that answers; raises ValueError for a wrong answer.
+    """
+
+    def __init__(
+        self, ask: Callable[[httpx.Client], int], clients: int = 2, pause: float = 0
+    ) -> None:
+        self.answers: list[tuple[float, int]] = []
+        self.failures: list[str] = []
+        self._ask, self._pause = ask, pause
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> Users:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def count(self, since: float = 0.0) -> Counter[int]:
+        """How many answers each version gave."""
+        return Counter(version for at, version in list(self.answers) if at >= since)
+
+    def _run(self) -> None:
+        with httpx.Client(timeout=20, trust_env=False) as client:
+            while not self._stop.is_set():
+                try:
+                    self.answers.append((time.time(), self._ask(client)))
+                except (httpx.HTTPError, ValueError) as error:
+                    self.failures.append(repr(error))
+                time.sleep(self._pause)
+
+
 Serve = Callable[[int], Server]
 Open = Callable[..., Gateway]
 MakeEcho = Callable[[], Echo]
+Adding = Callable[..., onnx.ModelProto]
+
+
+@pytest.fixture(scope="session")
+def users() -> type[Users]:
+    """:class:`Users`."""
+    return Users
+
+
+@pytest.fixture(scope="session")
+def adding() -> Adding:
+    """Makes a model that adds a number to its input ``x``, a [batch, 1], after so many products of
+    large matrices, which take their time and change nothing."""
+
+    def make(added: int, work: int = 0) -> onnx.ModelProto:
+        weights = {"added": np.array([added], dtype=np.float32)}
+        nodes, last = [], "x"
+        if work:
+            weights["zeros"] = np.zeros((512, 512), dtype=np.float32)
+            weights["row"] = np.zeros((1, 512), dtype=np.float32)
+            nodes = [
+                helper.make_node("Add", ["x", "row"], ["wide"]),
+                helper.make_node("Add", ["wide", "zeros"], ["m0"]),
+                *(
+                    helper.make_node("MatMul", [f"m{n}", "zeros"], [f"m{n + 1}"])
+                    for n in range(work)
+                ),
+                helper.make_node("ReduceSum", [f"m{work}"], ["none"], keepdims=0),
+                helper.make_node("Add", ["x", "none"], ["slow"]),
+            ]
+            last = "slow"
+        graph = helper.make_graph(
+            [*nodes, helper.make_node("Add", [last, "added"], ["y"])],
+            "graph",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])],
+            [numpy_helper.from_array(value, name) for name, value in weights.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        model.ir_version = 9
+        return model
+
+    return make
 
 
 @pytest.fixture
@@ -136,25 +221,16 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]) -> Serve:
+def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], adding: Adding) -> Serve:
     """Starts a server whose model adds its version to the input ``x``, a [batch, 1]."""
     count = 0
 
     def begin(version: int) -> Server:
         nonlocal count
         count += 1
-        graph = helper.make_graph(
-            [helper.make_node("Add", ["x", "version"], ["y"])],
-            "graph",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])],
-            [numpy_helper.from_array(np.array([version], dtype=np.float32), "version")],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-        model.ir_version = 9
         folder = tmp_path / f"model{count}"
         folder.mkdir()
-        onnx.save(model, folder / "model.onnx")
+        onnx.save(adding(version), folder / "model.onnx")
         socket = tmp_path / f"{count}.sock"
         process = spawn(
             "tracklayer.serving",
