@@ -95,7 +95,8 @@ def _evidence(job: Job) -> str:
     log = job.folder / "output.log"
     text = ""
     if log.exists():
-        lines = list(LogTail(log, max(0, log.stat().st_size - _TAIL)).last())[-_LINES:]
+        with LogTail(log, max(0, log.stat().st_size - _TAIL)) as tail:
+            lines = list(tail.last())[-_LINES:]
         if lines:
             text += "\nits last lines:\n" + "\n".join(f"  | {line}" for line in lines)
     failure = Tree(job.folder).failure

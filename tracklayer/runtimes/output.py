@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO, Self
 
 LONGEST = 32 * 1024  # bytes of one line; a longer one comes in pieces
 PROGRESS = 2.0  # seconds between two states of a progress bar
@@ -20,25 +22,36 @@ def _state(line: bytes) -> bytes:
 class LogTail:
     """Reads a growing file from a byte offset; undecodable bytes are replaced.
 
+    The file may appear later. Once it is there it is read to its end under whatever name it has
+    then: a later attempt has its own under the old name. A context manager, which closes it.
+
     ``offset`` is where the next line begins: a later reader can go on there.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self._path = path
+        self._file: BinaryIO | None = None
+        self._stack = ExitStack()
         self._rest = b""
         self._progress = time.monotonic()
         self.offset = offset
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
     def lines(self) -> Iterator[str]:
         """The lines that were completed since the last call."""
-        if not self._path.exists():
+        file = self._opened()
+        if file is None:
             return
-        with self._path.open("rb") as file:
-            end = os.fstat(file.fileno()).st_size
-            file.seek(self.offset + len(self._rest))
-            while (left := end - file.tell()) > 0 and (chunk := file.read(min(_CHUNK, left))):
-                self._rest += chunk
-                yield from self._complete()
+        end = os.fstat(file.fileno()).st_size
+        file.seek(self.offset + len(self._rest))
+        while (left := end - file.tell()) > 0 and (chunk := file.read(min(_CHUNK, left))):
+            self._rest += chunk
+            yield from self._complete()
         if b"\r" in self._rest and time.monotonic() - self._progress >= PROGRESS:
             self._progress = time.monotonic()
             yield from _pieces(self._take(self._rest.rindex(b"\r") + 1))
@@ -48,6 +61,14 @@ class LogTail:
         yield from self.lines()
         if self._rest:
             yield from _pieces(self._take(len(self._rest)))
+
+    def _opened(self) -> BinaryIO | None:
+        if self._file is None:
+            try:
+                self._file = self._stack.enter_context(self._path.open("rb"))
+            except FileNotFoundError:
+                return None
+        return self._file
 
     def _take(self, size: int) -> bytes:
         taken, self._rest = self._rest[:size], self._rest[size:]

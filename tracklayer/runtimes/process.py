@@ -66,19 +66,22 @@ class ProcessRuntime:
         :raises JobFailed: the program ended with another code than 0.
         :raises JobTimeout: it passed its time limit.
         :raises JobOutOfMemory: it passed its memory limit.
-        :raises JobCancelled: somebody cancelled it.
+        :raises JobCancelled: somebody cancelled it, or another attempt took its place.
         :raises JobError: it could not be started as asked for.
         :raises StoreError: the disk is full.
         :raises PlatformError: the folder cannot be written.
         """
         self._cancelled.discard(job.folder)
         with writing(job.folder):
-            adopted = self._begin(job, on_line)
+            attempt, adopted = self._begin(job, on_line)
         _follow(job.folder, on_line, offset if adopted else 0)
-        ending = read_record(job.folder / "exit.json")
-        if ending is None:  # the guard was killed, and the kernel has ended the program with it
-            end_marked(_MARK, str(job.folder), grace=job.grace)
-        return outcome(job, ending, adopted=adopted)
+        with locked(job.folder / ".lock"):  # nobody puts this attempt aside while it is looked at
+            if (read_record(job.folder / "job.json") or {}).get("attempt") != attempt:
+                raise JobCancelled(f"job {job.name} was ended: another attempt took its place")
+            ending = read_record(job.folder / "exit.json")
+            if ending is None:  # the guard was killed, and the kernel has ended the program with it
+                end_marked(_MARK, str(job.folder), grace=job.grace)
+            return outcome(job, ending, adopted=adopted)
 
     def cancel(self, job: Job) -> None:
         """Has the job ended: notes it, then signals the guard, which does the rest by itself.
@@ -106,15 +109,15 @@ class ProcessRuntime:
         """
         _end(folder, folder.name, 0)
 
-    def _begin(self, job: Job, on_line: OnLine) -> bool:
-        """True if there was something to adopt."""
+    def _begin(self, job: Job, on_line: OnLine) -> tuple[int, bool]:
+        """The number of the attempt, and whether it was there to be adopted."""
         job.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(job.folder / ".lock") as lock:
             digest = job.digest()
             previous = read_record(job.folder / "job.json")
             if previous:
                 if previous["digest"] == digest and _adoptable(job.folder):
-                    return True
+                    return previous["attempt"], True
                 _end(job.folder, job.name, job.grace)
                 _archive(job.folder, previous, again=previous["digest"] == digest)
             (job.folder / "cancel").unlink(missing_ok=True)  # it meant an attempt before this one
@@ -125,7 +128,7 @@ class ProcessRuntime:
                 raise JobCancelled(f"job {job.name} was cancelled before it started")
             write_record(job.folder / "job.json", definition)
             _start_guard(job.folder, lock)
-        return False
+        return attempt, False
 
 
 def _definition(job: Job, on_line: OnLine) -> dict[str, Any]:
@@ -220,15 +223,14 @@ def _guard(folder: Path) -> Iterator[int | None]:
 
 def _follow(folder: Path, on_line: OnLine, offset: int) -> None:
     """Blocks until the guard has ended."""
-    tail = LogTail(folder / "output.log", offset)
-    with _guard(folder) as guard:
+    with LogTail(folder / "output.log", offset) as tail, _guard(folder) as guard:
         ended = False
         while guard is not None and not ended:
             ended = bool(select.select([guard], [], [], _POLL)[0])
             for line in tail.lines():
                 on_line(line)
-    for line in tail.last():
-        on_line(line)
+        for line in tail.last():
+            on_line(line)
 
 
 def _adoptable(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from tracklayer.errors import (
     StoreError,
 )
 from tracklayer.files import read_record
-from tracklayer.runtimes import Job, JobResult, ProcessRuntime, linux
+from tracklayer.runtimes import Job, JobResult, ProcessRuntime, linux, process
 from tracklayer.runtimes.orphans import marked
 
 RUNTIME = ProcessRuntime()
@@ -375,7 +375,31 @@ def test_another_definition_ends_the_one_that_runs(make: Callable[..., Job]) -> 
     until(lambda: old.lines == ["up"])
     new = Background(replace(job, argv=["-S", "-c", "print('new')"])).wait()
     assert (new.error, new.lines) == (None, ["new"])
-    assert isinstance(old.wait().error, JobError)
+    assert isinstance(old.wait().error, JobCancelled)
+    assert old.lines == ["up"]
+
+
+def test_whoever_follows_an_attempt_that_was_put_aside_is_told(
+    make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The follower comes late to its job's end, when the next attempt has come and gone."""
+    follow, aside = process._follow, threading.Event()
+
+    def late(folder: Path, on_line: Callable[[str], None], offset: int) -> None:
+        follow(folder, on_line, offset)
+        if threading.current_thread() is old._thread:
+            aside.wait(30)
+
+    monkeypatch.setattr(process, "_follow", late)
+    job = make("import time; print('up', flush=True); time.sleep(600)")
+    old = Background(job)
+    until(lambda: old.lines == ["up"])
+    new = Background(replace(job, argv=["-S", "-c", "print('new')"])).wait()
+    aside.set()
+    assert (new.error, new.lines) == (None, ["new"])
+    assert isinstance(old.wait().error, JobCancelled)
+    assert "another attempt took its place" in str(old.error)
+    assert (old.result, old.lines) == (None, ["up"])
 
 
 def test_what_cannot_start_says_why(make: Callable[..., Job], tmp_path: Path) -> None:

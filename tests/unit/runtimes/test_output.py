@@ -27,6 +27,18 @@ def test_lines_come_when_they_are_whole_and_the_rest_at_the_end(tmp_path: Path) 
     assert list(tail.last()) == []
 
 
+def test_a_log_that_is_put_aside_is_read_to_its_own_end(tmp_path: Path) -> None:
+    path, aside = tmp_path / "log", tmp_path / "aside"
+    path.write_bytes(b"one\n")
+    with LogTail(path) as tail:
+        assert list(tail.lines()) == ["one"]
+        with path.open("ab") as file:
+            file.write(b"two")
+        path.rename(aside)
+        path.write_bytes(b"the first line of another attempt\n")
+        assert list(tail.last()) == ["two"]
+
+
 def test_a_second_reader_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"one\ntwo\nth")
