@@ -10,19 +10,24 @@ import signal
 import socket
 import ssl
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from tracklayer.errors import TracklayerError
 from tracklayer.gateway.admin import Admin
 from tracklayer.gateway.admission import Admission
-from tracklayer.gateway.connections import Connection, Server
+from tracklayer.gateway.connections import Connection, Handler, Server
 from tracklayer.gateway.proxy import Proxy
 from tracklayer.gateway.table import Table
 from tracklayer.gateway.tls import Certificate
 from tracklayer.gateway.usage import Usage
 from tracklayer.sockets import listen_tcp, listen_unix
+
+if TYPE_CHECKING:
+    from tracklayer.gateway.haproxy import Front
 
 _SWEEP = 0.25
 """Seconds between two looks for what takes too long."""
@@ -66,14 +71,29 @@ async def serve(options: argparse.Namespace) -> None:
     control = listen_unix(options.admin)
     _allow_connections()
     proxy = Proxy(table, admission, usage, patience=options.timeout)
-    limits = {"limit": options.max_body, "patience": options.timeout}
-    servers = [Server(proxy, **limits), Server(Admin(table, proxy), **limits)]
-    listeners = [
-        await _listen(servers[0], public, certificate.context if certificate else None),
-        await _listen(servers[1], control, None),
+    front = _front(options, public, certificate, admission)
+
+    handlers: tuple[Handler, Handler] = (
+        proxy.handed_over if front else proxy,
+        Admin(table, proxy, front.settle if front else None),
+    )
+    servers = [
+        Server(handler, limit=options.max_body, patience=options.timeout) for handler in handlers
     ]
+    listener, context = public, certificate.context if certificate else None
+    if front is not None:
+        listener, context = front.inner(), None
+    listeners: list[asyncio.Server] = [await _listen(servers[0], listener, context)]
     keeping = asyncio.create_task(usage.keep())
     try:
+        if front is not None:
+            listeners.append(await front.start(table.stats, usage))
+
+            table.follow = partial(front.follow, table.live)
+            await front.follow(table.live)
+            told = admission.renewals
+        # Last: whoever can change a route expects that it is followed.
+        listeners.append(await _listen(servers[1], control, None))
         scheme = "https" if certificate else "http"
         sys.stdout.write(
             f"gateway listening on {scheme}://{options.host}:{public.getsockname()[1]}\n"
@@ -83,20 +103,43 @@ async def serve(options: argparse.Namespace) -> None:
             for server in servers:
                 server.sweep()
             table.sweep()
-            if certificate:
-                certificate.renew()
+            renewed = certificate is not None and certificate.renew()
+            if front is not None:
+                if renewed:
+                    await front.renew()
+                admission.renew()
+                if admission.renewals != told:
+                    told = admission.renewals
+                    await front.follow(table.live)
             try:
                 await asyncio.wait_for(stopping.wait(), _SWEEP)
             except TimeoutError:
                 continue
     finally:
-        for listener in listeners:
-            listener.close()
+        if front is not None:
+            await front.stop()
+        for each in listeners:
+            each.close()
         await asyncio.gather(*(server.stop(options.drain) for server in servers))
         table.close()
         usage.close()
         await keeping
         options.admin.unlink(missing_ok=True)
+
+
+def _front(
+    options: argparse.Namespace,
+    public: socket.socket,
+    certificate: Certificate | None,
+    admission: Admission,
+) -> Front | None:
+    if options.proxy == "embedded":
+        return None
+    from tracklayer.gateway.haproxy import Front
+
+    folder = options.admin.with_suffix(".haproxy")
+    limits = {"patience": options.timeout, "drain": options.drain}
+    return Front(folder, public, certificate, admission, **limits)
 
 
 async def _listen(
@@ -126,6 +169,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--access", choices=["open", "keys"], default="open", help="keys: every caller needs one"
+    )
+    parser.add_argument(
+        "--proxy",
+        choices=["embedded", "haproxy"],
+        default="embedded",
+        help="haproxy: one that is installed here takes the connections",
     )
     parser.add_argument("--tls-cert", type=Path, help="certificate with its chain, PEM: HTTPS")
     parser.add_argument("--tls-key", type=Path, help="its key, PEM; default: in the same file")

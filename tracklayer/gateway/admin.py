@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,16 +29,21 @@ from tracklayer.gateway.table import Table
 log = logging.getLogger(__name__)
 
 Answer: TypeAlias = tuple[int, bytes]
+Settle: TypeAlias = Callable[[], Awaitable[None]]
 
 _OWN = (b"/-/routes", b"/-/stats")
 
 
 class Admin:
-    """The handler of the administration socket."""
+    """The handler of the administration socket.
 
-    def __init__(self, table: Table, proxy: Proxy) -> None:
+    :param settle: returns when all is counted that is over; None: it always is.
+    """
+
+    def __init__(self, table: Table, proxy: Proxy, settle: Settle | None = None) -> None:
         self._table = table
         self._proxy = proxy
+        self._settle = settle
         self._changes: set[asyncio.Task[None]] = set()
 
     def __call__(self, client: Connection, request: Request) -> Work | None:
@@ -67,6 +73,8 @@ class Admin:
             case b"GET", ["routes"]:
                 return 200, TABLE.dump_json(self._table.routes)
             case b"GET", ["stats", project]:
+                if self._settle is not None:
+                    await self._settle()
                 return 200, STATS.dump_json(self._table.stats.get(project, {}))
             case ((b"PUT" | b"DELETE"), ["routes", project]):
                 return await self._change(request, project, parse_qs(url.query))

@@ -39,12 +39,16 @@ class _Bucket:
         self._tokens = float(burst)
         self._filled = time.monotonic()
 
-    def take(self) -> float:
-        """Take one token: 0, or the seconds until there is one."""
+    def tokens(self) -> float:
+        """How many there are now."""
         now = time.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
-        if self._tokens < 1.0:
+        return self._tokens
+
+    def take(self) -> float:
+        """Take one token: 0, or the seconds until there is one."""
+        if self.tokens() < 1.0:
             return (1.0 - self._tokens) / self._rate
         self._tokens -= 1.0
         return 0.0
@@ -52,6 +56,8 @@ class _Bucket:
 
 class Admission:
     """The keys as they are in their file at this moment.
+
+    ``renewals`` counts how often they have changed.
 
     :param closed: a caller needs a key for every project.
     :raises PlatformError: the file is damaged.
@@ -63,6 +69,7 @@ class Admission:
         self._seen = mark(self._keys.file)
         self._known: dict[str, Key] = {}
         self._buckets: dict[str, _Bucket] = {}
+        self.renewals = 0
         self._read()
 
     def caller(self, request: Request, *, needed: bool) -> Key | None:
@@ -76,7 +83,7 @@ class Admission:
             if needed:
                 raise _unknown("this needs a key", "")
             return None
-        self._renew()
+        self.renew()
         found = digest(presented)
         key = self._known.get(found)
         if key is None or not hmac.compare_digest(key.digest, found):
@@ -85,19 +92,36 @@ class Admission:
             raise _unknown("the key has expired", ', error="invalid_token"')
         return key
 
-    def admit(self, key: Key, project: str) -> None:
+    def all(self) -> list[tuple[Key, float | None]]:
+        """All of them, with the requests that each may make at once now; None: without a limit."""
+        buckets = {digest: bucket.tokens() for digest, bucket in self._buckets.items()}
+        return [(key, buckets.get(key.digest)) for key in self._known.values()]
+
+    def admit(self, key: Key, project: str) -> str:
         """Let a caller's request for a project in, and count it.
 
+        :returns: the caller's name.
         :raises Refusal: 403: another's project. 429: too many requests.
         """
         if not key.opens(project):
             raise Refusal(403, f"this key is not for {project}", {})
         bucket = self._buckets.get(key.digest)
         if bucket is not None and (wait := bucket.take()):
-            message = f"this key is for {key.rate:g} requests a second"
-            raise Refusal(429, message, {"Retry-After": str(math.ceil(wait))})
+            raise _too_many(key.rate, math.ceil(wait))
+        return key.name
 
-    def _renew(self) -> None:
+    def admitted(self, caller: str, wait: int) -> str:
+        """The name of a caller that a proxy in front has let in, and counted.
+
+        :param wait: seconds until the caller may ask again; 0: it may.
+        :raises Refusal: 429: it may not.
+        """
+        if wait:
+            rates = (key.rate for key in self._known.values() if key.name == caller)
+            raise _too_many(next(rates, None) or 0, wait)
+        return caller
+
+    def renew(self) -> None:
         """See what the file says now: a key that was revoked does not open anything any more."""
         state = mark(self._keys.file)
         if state != self._seen:
@@ -106,6 +130,8 @@ class Admission:
                 self._read()
             except PlatformError as error:
                 log.error("the keys stay as they were: %s", error.message)
+            else:
+                self.renewals += 1
 
     def _read(self) -> None:
         before, buckets = self._known, self._buckets
@@ -143,3 +169,9 @@ def _unknown(message: str, more: str) -> Refusal:
     return Refusal(
         401, f"{message}; {hint}", {"WWW-Authenticate": f'Bearer realm="tracklayer"{more}'}
     )
+
+
+def _too_many(rate: float | None, wait: int) -> Refusal:
+    """Of a caller that asks more often than its key allows; ``wait`` in seconds."""
+    message = f"this key is for {rate:g} requests a second"
+    return Refusal(429, message, {"Retry-After": str(wait)})

@@ -51,18 +51,34 @@ class Asker(Protocol):
 
 
 class Backend:
-    """One server. ``in_flight`` counts the requests that were given to it and not yet answered."""
+    """One server. ``in_flight`` counts the requests that were given to it and not yet answered;
+    ``outside`` those that a proxy in front of this one has with it, once it leaves the route."""
 
-    __slots__ = ("_connecting", "_idle", "_links", "closed", "down_until", "in_flight", "path")
+    __slots__ = (
+        "_connecting",
+        "_idle",
+        "_links",
+        "closed",
+        "down_until",
+        "in_flight",
+        "outside",
+        "path",
+    )
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.in_flight = 0
+        self.outside = 0
         self.down_until = 0.0
         self.closed = False
         self._idle: list[Link] = []
         self._links: set[Link] = set()
         self._connecting: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> int:
+        """Requests that wait for its answer."""
+        return self.in_flight + self.outside
 
     def mark_down(self, now: float) -> None:
         """It refused: ask it last for a while."""
@@ -281,6 +297,6 @@ class Link(asyncio.Protocol):
 async def retire(backends: Iterable[Backend]) -> None:
     """Wait until nothing is in flight to ``backends``, then close their connections."""
     for backend in backends:
-        while backend.in_flight:
+        while backend.busy:
             await asyncio.sleep(0.005)
         backend.close()

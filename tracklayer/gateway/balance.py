@@ -14,6 +14,7 @@ class Balance:
 
     :param weights: version -> weight; one above 0 at least.
     :param before: whose credits go on, so that many changes do not favour the greatest share.
+    :ivar shares: version -> share, the greatest first.
     """
 
     def __init__(self, weights: Mapping[int, int], before: Balance | None = None) -> None:
@@ -21,7 +22,7 @@ class Balance:
         earlier = before.credits if before else {}
         # Greatest first: the first turn is its.
         ordered = sorted((v for v, weight in weights.items() if weight), key=lambda v: -weights[v])
-        self._shares = {version: weights[version] / total for version in ordered}
+        self.shares = {version: weights[version] / total for version in ordered}
         self.credits: dict[int, float] = {version: earlier.get(version, 0.0) for version in ordered}
         self._only = ordered[0] if len(ordered) == 1 else None
 
@@ -31,7 +32,7 @@ class Balance:
             return self._only
         held = self.credits
         best, most = -1, float("-inf")
-        for version, share in self._shares.items():
+        for version, share in self.shares.items():
             held[version] += share
             if held[version] > most:
                 best, most = version, held[version]

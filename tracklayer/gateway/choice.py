@@ -11,17 +11,24 @@ class Choice:
     changes now wait for it.
 
     :param pinned: the version that the caller named; None: by the shares.
+    :param turn: whose turn it is, where that was found already.
     """
 
     __slots__ = ("_candidates", "_live", "_now", "_pinned", "_tried", "backend", "version")
 
-    def __init__(self, live: LiveRoute, pinned: LiveVersion | None, now: float) -> None:
+    def __init__(
+        self,
+        live: LiveRoute,
+        pinned: LiveVersion | None,
+        now: float,
+        turn: LiveVersion | None = None,
+    ) -> None:
         self._live = live
         self._pinned = pinned
         self._now = now
         self._tried: list[LiveVersion] = []
         self.backend: Backend | None = None
-        self._choose(pinned or live.next())
+        self._choose(pinned or turn or live.next())
 
     @property
     def on_trial(self) -> bool:

@@ -60,6 +60,7 @@ class Exchange:
         *,
         head: bytes,
         caller: str,
+        turn: LiveVersion | None = None,
     ) -> None:
         self._gateway = gateway
         self._client = client
@@ -72,7 +73,7 @@ class Exchange:
         self._link: Link | None = None
         self._retried = False
         self._started = 0.0
-        self._choice = Choice(live, pinned, gateway.now())
+        self._choice = Choice(live, pinned, gateway.now(), turn)
 
     # What the caller's connection tells.
 

@@ -17,6 +17,8 @@ Headers: TypeAlias = list[tuple[bytes, bytes, bytes]]
 
 VERSION_HEADER = "X-Tracklayer-Version"
 CALLER_HEADER = "X-Tracklayer-Caller"
+PASSAGE_HEADER = "X-Tracklayer-Passage"
+"""What a proxy in front of this one found out about a request; see ``passage.py``."""
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
@@ -47,6 +49,7 @@ _SAID_BY_GATEWAY = frozenset(
         b"x-real-ip",
         b"x-api-key",
         CALLER_HEADER.lower().encode(),
+        PASSAGE_HEADER.lower().encode(),
     }
 )
 NOT_TO_BACKEND = _HOP_BY_HOP | _SAID_BY_GATEWAY | {b"expect", b"content-length"}

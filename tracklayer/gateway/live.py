@@ -72,6 +72,12 @@ class LiveRoute:
         """All servers of all versions."""
         return {b.path: b for version in self.versions.values() for b in version.backends}
 
+    @property
+    def shares(self) -> Mapping[int, float]:
+        """Version -> its share of the requests, the greatest first; those that have none are not
+        in it."""
+        return self._balance.shares
+
     def next(self) -> LiveVersion:
         """The version that has this turn."""
         return self.versions[self._balance.next()]

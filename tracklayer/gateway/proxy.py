@@ -9,8 +9,9 @@ from tracklayer.gateway.admission import Admission, Refusal, carries_key
 from tracklayer.gateway.connections import Connection, Work
 from tracklayer.gateway.exchange import Exchange, forwarded
 from tracklayer.gateway.http1 import CALLER_HEADER, NOT_TO_BACKEND, document
-from tracklayer.gateway.keys import ANONYMOUS, PLATFORM, Key
+from tracklayer.gateway.keys import ANONYMOUS, PLATFORM
 from tracklayer.gateway.metrics import CONTENT_TYPE, exposition
+from tracklayer.gateway.passage import Passage
 from tracklayer.gateway.request import Request
 from tracklayer.gateway.table import Place, Table
 from tracklayer.gateway.usage import Usage
@@ -41,7 +42,20 @@ class Proxy:
         """The same for the platform itself, which needs no key."""
         return self._begin(client, request, trusted=True)
 
-    def _begin(self, client: Connection, request: Request, *, trusted: bool) -> Work | None:
+    def handed_over(self, client: Connection, request: Request) -> Work | None:
+        """The same for what a proxy in front has not passed on by itself."""
+        passage = Passage.of(request)
+        client.peer, client.scheme = passage.peer, passage.scheme
+        return self._begin(client, request, trusted=False, passage=passage)
+
+    def _begin(
+        self,
+        client: Connection,
+        request: Request,
+        *,
+        trusted: bool,
+        passage: Passage | None = None,
+    ) -> Work | None:
         target = request.target
         end = target.find(b"/", 1)
         place = self._table.places.get(target[1:end] if end > 0 else target[1:])
@@ -51,15 +65,17 @@ class Proxy:
         closed = not trusted and (
             self._admission.closed or (place is not None and place.live.closed)
         )
-        key: Key | None = None
+        caller = PLATFORM if trusted else None
         try:
             if place is None:
                 self._own(client, request, trusted=trusted)
                 return None
-            if not trusted and (closed or request.authorization or request.api_key):
+            if passage is not None and passage.caller is not None:
+                caller = self._admission.admitted(passage.caller, passage.wait)
+            elif not trusted and (closed or request.authorization or request.api_key):
                 key = self._admission.caller(request, needed=closed)
                 if key is not None:
-                    self._admission.admit(key, place.live.project)
+                    caller = self._admission.admit(key, place.live.project)
         except Refusal as refusal:
             client.refuse(refusal.status, refusal.message, refusal.headers)
             return None
@@ -71,15 +87,22 @@ class Proxy:
             client.scheme.encode(),
             place.prefix,
         )
-        caller = PLATFORM if trusted else ANONYMOUS
         dropped = NOT_TO_BACKEND
-        if key is not None:
-            caller = key.name
+        if caller is not None and not trusted:
             extra += f"{CALLER_HEADER}: {caller}\r\n".encode()
         if request.authorization is not None and carries_key(request, needed=closed):
             dropped = _WITHOUT_KEY
         head = forwarded(request, path, extra, dropped)
-        return Exchange(self, client, request, place.live, place.pinned, head=head, caller=caller)
+        return Exchange(
+            self,
+            client,
+            request,
+            place.live,
+            place.pinned,
+            head=head,
+            caller=caller or ANONYMOUS,
+            turn=place.live.versions.get(passage.turn) if passage else None,
+        )
 
     def _look_closer(self, target: bytes) -> tuple[Place | None, bytes]:
         """The place of a path that is not written the usual way, or whose version is not there."""

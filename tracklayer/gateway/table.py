@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from tracklayer.errors import ServiceError
 from tracklayer.gateway.backends import Backend, retire
@@ -30,11 +32,15 @@ class Place:
     missing: str = ""
 
 
+Follow: TypeAlias = Callable[[Sequence[Backend]], Awaitable[None]]
+"""Lets a proxy in front know what the routes are now, and which servers leave them."""
+
+
 class Table:
     """Live routes by project. Made in a running event loop.
 
     ``places`` is by the first segment of a path; ``stats`` by project and version, also of those
-    that left.
+    that left. ``follow``: of the proxy in front, if there is one.
 
     :param file: keeps the routes.
     :raises PlatformError: the file is damaged.
@@ -50,6 +56,7 @@ class Table:
         self.live: dict[str, LiveRoute] = {}
         self.places: dict[bytes, Place] = {}
         self.stats: defaultdict[str, dict[int, VersionStats]] = defaultdict(dict)
+        self.follow: Follow | None = None
         for project, route in load(file).items():
             self._set(project, route)
 
@@ -124,21 +131,24 @@ class Table:
                 routes[project] = route
             await asyncio.to_thread(save, self._file, routes)
             old = self._set(project, route)
+            kept = self.live[project].backends if route else {}
+            before = old.backends if old else {}
+            gone = [backend for path, backend in before.items() if path not in kept]
+            if self.follow is not None:
+                await self.follow(gone)
         if old is None:
             return None, 0
-        kept = self.live[project].backends if route else {}
         # With those that an earlier switch gave up waiting for: a deployer that tries again must
         # not be told that nothing is in flight.
-        gone = [backend for path, backend in old.backends.items() if path not in kept]
         leaving = self._leaving.pop(project, []) + gone
         # A task, because it goes on after the time-out.
         retiring = asyncio.create_task(self._retire(leaving))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
         await asyncio.wait([retiring], timeout=timeout)
-        if remaining := [backend for backend in leaving if backend.in_flight]:
+        if remaining := [backend for backend in leaving if backend.busy]:
             self._leaving[project] = remaining
-        return old.route, sum(backend.in_flight for backend in remaining)
+        return old.route, sum(backend.busy for backend in remaining)
 
     async def _retire(self, backends: list[Backend]) -> None:
         await retire(backends)
@@ -148,20 +158,20 @@ class Table:
         """Change what is live; servers that stay keep their connections. The route before."""
         old = self.live.pop(project, None)
         if old is not None:
-            for segment in _segments(old):
+            for segment in segments(old):
                 del self.places[segment]
         if route is not None:
             backends = old.backends if old else {}
             live = LiveRoute(project, route, backends, self.stats[project], old)
             self._open.update(live.backends.values())
             self.live[project] = live
-            for segment, pinned in _segments(live).items():
+            for segment, pinned in segments(live).items():
                 prefix = b"X-Forwarded-Prefix: /%b\r\n" % segment
                 self.places[segment] = Place(live, pinned, prefix)
         return old
 
 
-def _segments(live: LiveRoute) -> dict[bytes, LiveVersion | None]:
+def segments(live: LiveRoute) -> dict[bytes, LiveVersion | None]:
     """The first segments of the project's paths, and the version that each names."""
     named = {str(number): version for number, version in live.versions.items()}
     named |= {alias: live.versions[number] for alias, number in live.route.aliases.items()}

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 class Certificate:
     """A certificate with its chain and its key, in PEM files. New connections get what the files
     hold when they changed last; a renewal that is not whole, or not right, changes nothing.
+    ``pem`` is what is in use, the certificate first.
 
     :raises PlatformError: a file cannot be read, or they do not belong together.
     """
@@ -26,12 +27,13 @@ class Certificate:
         self.context.set_alpn_protocols(["http/1.1"])
         self._seen = self._state()
         self._load(self.context)
+        self.pem = self._read()
 
-    def renew(self) -> None:
-        """Take the files as they are, if they have changed."""
+    def renew(self) -> bool:
+        """Take the files as they are, if they have changed; whether others are in use now."""
         state = self._state()
         if state == self._seen:
-            return
+            return False
         self._seen = state
         try:
             # First into another: a certificate without its key must not get into ours.
@@ -39,8 +41,13 @@ class Certificate:
             self._load(self.context)
         except PlatformError as error:
             log.error("the certificate stays as it was: %s", error.message)
-        else:
-            log.warning("the certificate was renewed from %s", self._files[0])
+            return False
+        self.pem = self._read()
+        log.warning("the certificate was renewed from %s", self._files[0])
+        return True
+
+    def _read(self) -> bytes:
+        return b"\n".join(file.read_bytes() for file in dict.fromkeys(self._files))
 
     def _load(self, context: ssl.SSLContext) -> None:
         certificate, key = self._files

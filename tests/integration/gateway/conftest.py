@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Never
 
 import httpx
 import numpy as np
@@ -20,7 +21,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tracklayer.errors import PlatformError
 from tracklayer.gateway import GatewayClient
+from tracklayer.gateway.haproxy import program
 
 
 @dataclass
@@ -243,8 +246,20 @@ def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], adding: A
     return begin
 
 
+@pytest.fixture(params=["embedded", "haproxy"])
+def proxy(request: pytest.FixtureRequest, give_up: Callable[[str], Never]) -> str:
+    """Who takes the connections: every test of a gateway is one of both."""
+    kind: str = request.param
+    if kind == "haproxy":
+        try:
+            program()
+        except PlatformError as error:
+            give_up(error.message)
+    return kind
+
+
 @pytest.fixture
-def gateway(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]) -> Open:
+def gateway(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], proxy: str) -> Open:
     """Starts a gateway on a free port, always with the same routes file and socket."""
 
     def begin(*arguments: object) -> Gateway:
@@ -252,7 +267,7 @@ def gateway(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]) -> Open
         process = spawn(
             "tracklayer.gateway",
             *("--port", 0, "--admin", admin, "--routes", tmp_path / "routes.json"),
-            *("--state", tmp_path / "state", *arguments),
+            *("--state", tmp_path / "state", "--proxy", proxy, *arguments),
         )
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -43,12 +43,14 @@ def test_a_key_opens_its_projects_until_it_is_revoked(
     wrong += [{"Authorization": f"Basic {key}"}, {"X-API-Key": "é".encode("latin-1")}]
     for headers in wrong:
         assert httpx.get(url, headers=headers).status_code == 401, headers
+    assert one.asked == 3
     keys.revoke("alice")
-    answer = httpx.get(url, headers=bearer(key))
+    deadline = time.monotonic() + 1
+    while (answer := httpx.get(url, headers=bearer(key))).status_code == 200:
+        assert time.monotonic() < deadline, "it still opens"
     assert answer.status_code == 401
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
     assert key not in (tmp_path / "state" / "keys.json").read_text()
-    assert one.asked == 3
 
 
 def test_a_key_ends_when_it_expires(gateway: Any, echo: Any, keys: Keys) -> None:
@@ -67,6 +69,7 @@ def test_a_rate_is_held_and_the_burst_comes_back(gateway: Any, echo: Any, keys: 
     _, key = keys.create("alice", rate=2, burst=5)
     _, other = keys.create("bob")
     with httpx.Client(base_url=gate.url) as client:
+        begin = time.monotonic()
         found = [client.post("/digits/x", headers=bearer(key), content=b"x") for _ in range(8)]
         assert [answer.status_code for answer in found] == [200] * 5 + [429] * 3
         assert found[-1].headers["retry-after"] == "1"
@@ -77,7 +80,8 @@ def test_a_rate_is_held_and_the_burst_comes_back(gateway: Any, echo: Any, keys: 
         assert client.get("/digits/x", headers=bearer(key)).status_code == 429
         time.sleep(1.1)
         found = [client.get("/digits/x", headers=bearer(key)) for _ in range(4)]
-        assert [answer.status_code for answer in found].count(200) in (2, 3)
+        granted = [answer.status_code for answer in found].count(200)
+        assert 2 <= granted <= 2 * (time.monotonic() - begin)
 
 
 def test_the_backend_learns_the_caller_and_never_the_key(
@@ -135,6 +139,7 @@ def test_who_has_no_key_learns_no_names(gateway: Any, echo: Any, keys: Keys) -> 
     assert (names, "shut" in metrics, "alice" in metrics) == (["open"], False, False)
     names, metrics = shown(**bearer(some))
     assert (names, "shut" in metrics, "alice" in metrics) == (["open", "shut"], True, False)
+    gate.client.stats("shut")  # whatever is over is counted now
     names, metrics = shown(**bearer(every))
     assert (names, "shut" in metrics) == (["open", "shut"], True)
     assert 'requests_total{caller="alice",project="shut"} 1' in metrics
@@ -167,6 +172,7 @@ def test_no_key_is_written_to_the_log(gateway: Any, echo: Any, keys: Keys) -> No
     httpx.get(f"{gate.url}/digits/x?key={key}", headers=bearer(key + "x"))
     keys.file.write_text(f'{{"keys": [{{"name": "alice", "digest": "{key}"}}]}}')
     assert httpx.get(f"{gate.url}/digits/x", headers=bearer(key)).status_code == 200
+    time.sleep(0.5)  # HAProxy does not look at the file itself
     gate.process.terminate()
     _, said = gate.process.communicate(timeout=10)
     assert "the keys stay as they were" in said

@@ -1,0 +1,68 @@
+"""What HAProxy says of each request that it passed on by itself, counted as the rest is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from tracklayer.gateway.keys import ANONYMOUS
+from tracklayer.gateway.stats import VersionStats
+from tracklayer.gateway.usage import Usage
+
+_FIELDS = 12
+_WHOLE = "whole"
+"""The server that stands for our own proxy, which counts for itself."""
+
+_MARK = "mark"
+
+_GONE = 499
+"""Stands for a status when the caller left before its answer was whole."""
+
+
+class Requests(asyncio.Protocol):
+    """The connection on which HAProxy writes a line a request.
+
+    :param stats: project -> version -> counters.
+    :param on_mark: gets the word of each mark: all lines before it were counted.
+    """
+
+    def __init__(
+        self,
+        stats: Mapping[str, dict[int, VersionStats]],
+        usage: Usage,
+        on_mark: Callable[[str], None],
+    ) -> None:
+        self._stats = stats
+        self._usage = usage
+        self._on_mark = on_mark
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._count(line.decode("latin-1").split(" "))
+
+    def _count(self, fields: list[str]) -> None:
+        if fields[0] == _MARK:
+            self._on_mark(fields[1])
+            return
+        if len(fields) != _FIELDS or fields[2] == "-" or fields[10] == _WHOLE:
+            return  # about a server's health, or nothing that was passed on here
+        status, method, project, version, caller, came, went, sent, begin, end, _, ending = fields
+        code = int(status)
+        if ending.startswith("C"):
+            code = _GONE
+        elif code < 0 or ending == "SD":
+            code = 0
+        seconds = max(0, int(end) - int(begin)) / 1e6
+        counted = self._stats[project].get(int(version))
+        if counted is not None:
+            counted.add(code, seconds)
+        body = "0" if method == "HEAD" else went
+        self._usage.add(
+            (ANONYMOUS if caller == "-" else caller, project, int(version)),
+            failed=code >= 500 or code == 0,
+            received=int(came) if came.isdecimal() else 0,
+            sent=int(body) if body.isdecimal() else int(sent),
+            seconds=seconds,
+        )
