@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     gateway_access: Literal["open", "keys"] = Field(
         "open", description="keys: whoever asks a model needs a key; a project can ask for the same"
     )
+    gateway_proxy: Literal["embedded", "haproxy"] = Field(
+        "embedded", description="haproxy: one that is installed here takes the connections"
+    )
     gateway_tls_cert: Path | None = Field(
         None, description="Certificate with its chain (PEM): the gateway then speaks HTTPS only"
     )

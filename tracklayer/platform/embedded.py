@@ -161,6 +161,7 @@ def _programs(here: Settings) -> list[Program]:
         *("--admin", str(here.sockets / "gateway.sock")),
         *("--routes", str(here.home / "routes.json")),
         *("--state", str(here.gateway_home), "--access", here.gateway_access),
+        *("--proxy", here.gateway_proxy),
     ]
     if here.gateway_tls_cert:
         gateway_argv += ["--tls-cert", str(here.gateway_tls_cert.expanduser().absolute())]

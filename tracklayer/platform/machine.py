@@ -67,6 +67,8 @@ def machine_checks(here: Settings) -> Iterator[Check]:
     yield _check(
         "git", number is not None and (int(number[1]), int(number[2])) >= (2, 31), git, hint
     )
+    if here.gateway_proxy == "haproxy":
+        yield _haproxy()
     folder = here.home
     while not folder.exists():
         folder = folder.parent
@@ -87,6 +89,16 @@ def port_checks(here: Settings) -> Iterator[Check]:
         problem = _cannot_listen(here.host, port)
         hint = f"End that, or set TRACKLAYER_{name.upper()} to a free port."
         yield _check(f"Port {port} of {here.host}", problem is None, problem or "free", hint)
+
+
+def _haproxy() -> Check:
+    from tracklayer.gateway.haproxy import program
+
+    try:
+        found = program()
+    except PlatformError as error:
+        return _check("HAProxy", False, error.message, error.hint or "")
+    return _check("HAProxy", True, _first_line(found, "-v"), "")
 
 
 def _optional() -> Iterator[Check]:

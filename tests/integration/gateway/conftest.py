@@ -246,7 +246,7 @@ def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], adding: A
     return begin
 
 
-@pytest.fixture(params=["embedded", "haproxy"])
+@pytest.fixture(scope="session", params=["embedded", "haproxy"])
 def proxy(request: pytest.FixtureRequest, give_up: Callable[[str], Never]) -> str:
     """Who takes the connections: every test of a gateway is one of both."""
     kind: str = request.param

@@ -25,12 +25,12 @@ def program() -> str:
     folders = [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"]
     found = shutil.which("haproxy", path=os.pathsep.join(folders))
     if found is None:
-        raise PlatformError("There is no HAProxy on this machine.", hint=_HINT)
+        raise PlatformError("there is no HAProxy on this machine", hint=_HINT)
     said = subprocess.run([found, "-vv"], capture_output=True, text=True, check=False).stdout
     version = re.search(r"HAProxy version (\d+)\.(\d+)", said)
     if version is None or (int(version[1]), int(version[2])) < _LEAST:
         shown = f"{version[1]}.{version[2]}" if version else "of an unknown version"
-        raise PlatformError(f"{found} is {shown}; 2.6 is needed.", hint=_HINT)
+        raise PlatformError(f"{found} is {shown}, and 2.6 is needed", hint=_HINT)
     if "Built with Lua" not in said:
-        raise PlatformError(f"{found} was built without Lua.", hint=_HINT)
+        raise PlatformError(f"{found} was built without Lua", hint=_HINT)
     return found

@@ -71,12 +71,14 @@ def ask(client: httpx.Client, url: str) -> int:
 class Stage:
     """A home with a supervisor, a gateway and a store; projects and their versions."""
 
-    def __init__(self, folder: Path, port: int, adding: Adding, users: type[Users]) -> None:
+    def __init__(
+        self, folder: Path, port: int, proxy: str, adding: Adding, users: type[Users]
+    ) -> None:
         self.folder = folder
         self._adding, self._users = adding, users
         self.log: list[str] = []
         self.url = f"http://127.0.0.1:{port}"
-        self._port = port
+        self._port, self._proxy = port, proxy
         self._gateway: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -86,7 +88,7 @@ class Stage:
                 *(sys.executable, "-P", "-m", "tracklayer.gateway", "--port", str(self._port)),
                 *("--admin", str(here.sockets / "gateway.sock")),
                 *("--routes", str(here.home / "routes.json")),
-                *("--state", str(here.home / "gateway")),
+                *("--state", str(here.home / "gateway"), "--proxy", self._proxy),
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -207,6 +209,7 @@ class Stage:
 def stage(
     tmp_path_factory: pytest.TempPathFactory,
     free_ports: Callable[[int], list[int]],
+    proxy: str,
     adding: Adding,
     users: type[Users],
 ) -> Iterator[Stage]:
@@ -215,7 +218,7 @@ def stage(
         patch.setenv("TRACKLAYER_HOME", str(folder / "home"))
         settings.cache_clear()
         keeper = supervisor()
-        found = Stage(folder, *free_ports(1), adding, users)
+        found = Stage(folder, *free_ports(1), proxy, adding, users)
         try:
             keeper.start()
             found.start()
