@@ -246,15 +246,21 @@ def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], adding: A
     return begin
 
 
+@pytest.fixture(scope="session")
+def haproxy(give_up: Callable[[str], Never]) -> str:
+    """The program of this machine."""
+    try:
+        return program()
+    except PlatformError as error:
+        give_up(error.message)
+
+
 @pytest.fixture(scope="session", params=["embedded", "haproxy"])
-def proxy(request: pytest.FixtureRequest, give_up: Callable[[str], Never]) -> str:
+def proxy(request: pytest.FixtureRequest) -> str:
     """Who takes the connections: every test of a gateway is one of both."""
     kind: str = request.param
     if kind == "haproxy":
-        try:
-            program()
-        except PlatformError as error:
-            give_up(error.message)
+        request.getfixturevalue("haproxy")
     return kind
 
 

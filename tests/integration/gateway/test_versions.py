@@ -51,6 +51,8 @@ def test_shares_are_exact_with_many_connections(gateway: Any, echo: Any) -> None
     for version, share in ((1, 0.85), (2, 0.1), (3, 0.05)):
         assert abs(found[f"200 {version}"] / 10_000 - share) < 0.0002
         assert abs(servers[version].asked / 10_000 - share) < 0.0002
+    counted = gate.client.stats("digits")
+    assert {v: counted[v].requests for v in servers} == {v: servers[v].asked for v in servers}
 
 
 def test_shares_are_exact_through_many_changes_and_none_is_lost(gateway: Any, echo: Any) -> None:

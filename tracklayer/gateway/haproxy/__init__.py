@@ -6,6 +6,6 @@ that only the way of the usual request is written twice (``front.lua``).
 """
 
 from tracklayer.gateway.haproxy.front import Front
-from tracklayer.gateway.haproxy.program import program
+from tracklayer.gateway.haproxy.installed import program
 
 __all__ = ["Front", "program"]

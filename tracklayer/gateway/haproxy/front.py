@@ -16,8 +16,8 @@ from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.backends import Backend
 from tracklayer.gateway.haproxy.configuration import CERTIFICATE, configuration
 from tracklayer.gateway.haproxy.control import Control
+from tracklayer.gateway.haproxy.installed import program
 from tracklayer.gateway.haproxy.lanes import Lanes
-from tracklayer.gateway.haproxy.program import program
 from tracklayer.gateway.haproxy.requests import Requests
 from tracklayer.gateway.live import LiveRoute
 from tracklayer.gateway.stats import VersionStats

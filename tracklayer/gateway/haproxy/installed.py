@@ -10,6 +10,8 @@ import subprocess
 from tracklayer.errors import PlatformError
 
 _LEAST = (2, 6)
+_FOLDERS = ("/usr/local/sbin", "/usr/sbin")
+"""Of administrators' programs, which are not on everybody's path."""
 _HINT = (
     "Install HAProxy 2.6 or newer, with Lua (Debian: apt install haproxy), or let the gateway "
     "answer by itself: TRACKLAYER_GATEWAY_PROXY=embedded"
@@ -21,8 +23,7 @@ def program() -> str:
 
     :raises PlatformError: there is none, or one that cannot do what it has to.
     """
-    # Debian's is for administrators, whose folders are not on everybody's path.
-    folders = [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"]
+    folders = [os.environ.get("PATH", os.defpath), *_FOLDERS]
     found = shutil.which("haproxy", path=os.pathsep.join(folders))
     if found is None:
         raise PlatformError("there is no HAProxy on this machine", hint=_HINT)
