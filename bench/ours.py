@@ -47,12 +47,13 @@ class Platform:
 
 def settings_for(folder: Path, templates: Path | None = None) -> Settings:
     """Settings of a home in this folder, on ports that are free."""
-    airflow, mlflow, gateway = free_ports(3)
+    airflow, mlflow, gateway, grpc = free_ports(4)
     return Settings(
         home=folder / "home",
         airflow_port=airflow,
         mlflow_port=mlflow,
         gateway_port=gateway,
+        gateway_grpc_port=grpc,
         templates=templates,
     )
 

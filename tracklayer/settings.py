@@ -13,6 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import ByteSize, Field
 from pydantic_settings import (
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     airflow_port: int = Field(8080, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
     gateway_port: int = Field(8000, ge=1, le=65535)
+    gateway_grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="0: no gRPC; default: the port after the gateway's"
+    )
     gateway_address: str | None = Field(
         None, description="Address by which callers reach the gateway, such as https://models.org"
     )
@@ -179,6 +183,21 @@ class Settings(BaseSettings):
     def gateway_url(self) -> str:
         scheme = "https" if self.gateway_tls_cert else "http"
         return self.gateway_address or f"{scheme}://{self.host}:{self.gateway_port}"
+
+    @property
+    def grpc_port(self) -> int | None:
+        """The port of the gateway's gRPC; None: it has none."""
+        if self.gateway_grpc_port is None:
+            # Not a fixed one: platforms side by side have different ports already.
+            return self.gateway_port + 1 if self.gateway_port < 65535 else None
+        return self.gateway_grpc_port or None
+
+    @property
+    def gateway_grpc(self) -> str | None:
+        """Host and port by which callers reach the gateway's gRPC; None: it has none."""
+        host = urlsplit(self.gateway_address or "").hostname or self.host
+        shown = f"[{host}]" if ":" in host else host
+        return f"{shown}:{self.grpc_port}" if self.grpc_port else None
 
 
 @cache

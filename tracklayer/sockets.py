@@ -43,6 +43,13 @@ def listen_unix(path: Path) -> socket.socket:
     return listener
 
 
+def grpc_beside(path: Path) -> Path:
+    """Where a model server that has its HTTP at ``path`` has its gRPC."""
+    # As long as the other: the path of a socket may have 107 bytes.
+    stem = path.name.removesuffix(".sock")
+    return path.with_name(f"{stem}.grpc")
+
+
 def listen_tcp(host: str, port: int) -> socket.socket:
     """A listening TCP socket; port 0 takes a free one.
 

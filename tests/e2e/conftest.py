@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 PATIENCE = 150.0  # seconds for one run on a busy machine
 
+_PORTS = ("airflow", "mlflow", "gateway", "gateway_grpc")
 _TRACKLAYER = Path(sys.executable).parent / "tracklayer"
 _ENDED = {"success", "failed"}
 
@@ -111,7 +112,7 @@ class Platform:
     def __init__(self, folder: Path, ports: list[int], hub: str) -> None:
         self.home = folder / "home"
         self.templates = folder / "templates"
-        self.ports = dict(zip(("airflow", "mlflow", "gateway"), ports, strict=True))
+        self.ports = dict(zip(_PORTS, ports, strict=True))
         self.mlflow = Mlflow(self.url("mlflow"))
         self._clone = folder / "clone"
         self._airflow = httpx.Client(base_url=self.url("airflow"), timeout=60, trust_env=False)
@@ -365,7 +366,7 @@ def platform(
 ) -> Iterator[Platform]:
     """The platform, which is up. At the end it is down, and nothing of it is left."""
     folder = tmp_path_factory.mktemp("e2e")
-    found = Platform(folder, free_ports(3), hub_server.url)
+    found = Platform(folder, free_ports(4), hub_server.url)
     found.templates.mkdir()
     for name, text in _TEMPLATES.items():
         (found.templates / name).write_text(text)

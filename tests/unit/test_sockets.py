@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tracklayer.errors import PlatformError
-from tracklayer.sockets import accepts, listen_tcp, listen_unix
+from tracklayer.sockets import LONGEST, accepts, grpc_beside, listen_tcp, listen_unix
 
 
 def test_a_unix_socket_is_for_its_owner(tmp_path: Path) -> None:
@@ -55,3 +55,10 @@ def test_a_port_in_use_says_which() -> None:
             listen_tcp("127.0.0.1", port)
         with socket.create_connection(("127.0.0.1", port)):
             pass
+
+
+def test_the_socket_of_grpc_is_another_one_that_is_as_short() -> None:
+    longest = Path("/" + "x" * (LONGEST - 6) + ".sock")
+    assert len(str(grpc_beside(longest))) == LONGEST
+    assert grpc_beside(Path("/a/b.sock")) == Path("/a/b.grpc")
+    assert len({grpc_beside(Path(name)) for name in ("/a", "/a.b", "/a.c", "/a.sock.sock")}) == 4

@@ -56,8 +56,10 @@ def where_to_look() -> list[str]:
 
     found = platform.addresses()
     passwords = settings().airflow_home / "passwords.json"
+    grpc = [f"gRPC      {found.grpc}"] if found.grpc else []
     return [
         f"Airflow   {found.airflow}  (user {platform.credentials().user}, password in {passwords})",
         f"MLflow    {found.mlflow}",
         f"Gateway   {found.gateway}",
+        *grpc,
     ]

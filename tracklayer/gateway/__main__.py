@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from tracklayer.gateway.usage import Usage
 from tracklayer.sockets import listen_tcp, listen_unix
 
 if TYPE_CHECKING:
+    from tracklayer.gateway.grpc import Listener
     from tracklayer.gateway.haproxy import Front
 
 _SWEEP = 0.25
@@ -85,6 +87,7 @@ async def serve(options: argparse.Namespace) -> None:
         listener, context = front.inner(), None
     listeners: list[asyncio.Server] = [await _listen(servers[0], listener, context)]
     keeping = asyncio.create_task(usage.keep())
+    grpc: Listener | None = None
     try:
         if front is not None:
             listeners.append(await front.start(table.stats, usage))
@@ -99,10 +102,14 @@ async def serve(options: argparse.Namespace) -> None:
             f"gateway listening on {scheme}://{options.host}:{public.getsockname()[1]}\n"
         )
         sys.stdout.flush()
+        if options.grpc_port is not None:
+            grpc = await _listen_grpc(options, table, admission, usage, certificate)
         while not stopping.is_set():
             for server in servers:
                 server.sweep()
             table.sweep()
+            if grpc:
+                grpc.sweep()
             renewed = certificate is not None and certificate.renew()
             if front is not None:
                 if renewed:
@@ -120,7 +127,10 @@ async def serve(options: argparse.Namespace) -> None:
             await front.stop()
         for each in listeners:
             each.close()
-        await asyncio.gather(*(server.stop(options.drain) for server in servers))
+        ending = [server.stop(options.drain) for server in servers]
+        if grpc:
+            ending.append(grpc.stop(options.drain))
+        await asyncio.gather(*ending)
         table.close()
         usage.close()
         await keeping
@@ -140,6 +150,24 @@ def _front(
     folder = options.admin.with_suffix(".haproxy")
     limits = {"patience": options.timeout, "drain": options.drain}
     return Front(folder, public, certificate, admission, **limits)
+
+
+async def _listen_grpc(
+    options: argparse.Namespace,
+    table: Table,
+    admission: Admission,
+    usage: Usage,
+    certificate: Certificate | None,
+) -> Listener:
+    # In a thread, since it takes its time: HTTP is served meanwhile.
+    await asyncio.to_thread(import_module, "tracklayer.gateway.grpc")
+    from tracklayer.gateway.grpc import Listener
+
+    listener = Listener(table, admission, usage, limit=options.max_body, patience=options.timeout)
+    port = await listener.listen(options.host, options.grpc_port, certificate)
+    sys.stdout.write(f"gateway speaks gRPC on {options.host}:{port}\n")
+    sys.stdout.flush()
+    return listener
 
 
 async def _listen(
@@ -162,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tracklayer.gateway", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, required=True, help="port to listen on; 0: a free one")
+    parser.add_argument("--grpc-port", type=int, help="port for gRPC; 0: a free one; default: none")
     parser.add_argument("--admin", type=Path, required=True, help="unix socket to administer it")
     parser.add_argument("--routes", type=Path, required=True, help="file that keeps the routes")
     parser.add_argument(

@@ -16,7 +16,7 @@ from tracklayer.errors import ServiceError
 from tracklayer.gateway.releases import Release
 from tracklayer.runtimes import Program, Supervisor
 from tracklayer.serving import Golden
-from tracklayer.sockets import accepts
+from tracklayer.sockets import accepts, grpc_beside
 
 _READY_WITHIN = 60.0  # seconds
 
@@ -105,6 +105,7 @@ class Servers:
                 *("--manifest", release.manifest),
                 *("--name", self._project, "--version", str(release.version)),
                 *("--socket", str(self._socket(name))),
+                *("--grpc", f"unix:{grpc_beside(self._socket(name))}"),
                 *(part for word in release.allow for part in ("--allow", word)),
             ],
             logfile=self._logs / f"{name}.log",
@@ -132,7 +133,9 @@ class Servers:
         with self._client(name, 30.0) as client:
             while time.monotonic() < deadline:
                 try:
-                    if client.get("/v2/health/ready").status_code == 200:
+                    ready = client.get("/v2/health/ready").status_code == 200
+                    # gRPC comes last, and is as much a part of the address.
+                    if ready and accepts(grpc_beside(self._socket(name))):
                         return
                 except httpx.TransportError:
                     pass

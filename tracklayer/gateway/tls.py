@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 class Certificate:
     """A certificate with its chain and its key, in PEM files. New connections get what the files
     hold when they changed last; a renewal that is not whole, or not right, changes nothing.
-    ``pem`` is what is in use, the certificate first.
 
+    :ivar pem: what the files held then: the certificate, the key.
     :raises PlatformError: a file cannot be read, or they do not belong together.
     """
 
@@ -27,7 +27,6 @@ class Certificate:
         self.context.set_alpn_protocols(["http/1.1"])
         self._seen = self._state()
         self._load(self.context)
-        self.pem = self._read()
 
     def renew(self) -> bool:
         """Take the files as they are, if they have changed; whether others are in use now."""
@@ -42,19 +41,15 @@ class Certificate:
         except PlatformError as error:
             log.error("the certificate stays as it was: %s", error.message)
             return False
-        self.pem = self._read()
         log.warning("the certificate was renewed from %s", self._files[0])
         return True
 
-    def _read(self) -> bytes:
-        return b"\n".join(file.read_bytes() for file in dict.fromkeys(self._files))
-
     def _load(self, context: ssl.SSLContext) -> None:
         certificate, key = self._files
+        found = []
         for file in self._files:
             try:
-                with file.open("rb"):
-                    pass
+                found.append(file.read_bytes())
             except OSError as error:
                 raise PlatformError(
                     f"the TLS file {file} cannot be read: {error.strerror}",
@@ -72,6 +67,7 @@ class Certificate:
                 hint="The first is a certificate with its chain, the second its key without a "
                 "password, both in PEM.",
             ) from None
+        self.pem = (found[0], found[1])
 
     def _state(self) -> list[tuple[int, ...] | None]:
         return [mark(file) for file in self._files]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -33,11 +34,12 @@ _HEALTHY_WITHIN = 120.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the platform answers."""
+    """Where the platform answers. ``grpc``: host and port of the gateway's gRPC, if it has one."""
 
     airflow: str
     mlflow: str
     gateway: str
+    grpc: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class ProcessStatus:
 def addresses() -> Addresses:
     """Where the platform of this home answers when it is up."""
     here = settings()
-    return Addresses(here.airflow_url, here.mlflow_url, here.gateway_url)
+    return Addresses(here.airflow_url, here.mlflow_url, here.gateway_url, here.gateway_grpc)
 
 
 def credentials() -> airflow.Credentials:
@@ -163,6 +165,8 @@ def _programs(here: Settings) -> list[Program]:
         *("--state", str(here.gateway_home), "--access", here.gateway_access),
         *("--proxy", here.gateway_proxy),
     ]
+    if here.grpc_port:
+        gateway_argv += ["--grpc-port", str(here.grpc_port)]
     if here.gateway_tls_cert:
         gateway_argv += ["--tls-cert", str(here.gateway_tls_cert.expanduser().absolute())]
     if here.gateway_tls_key:
@@ -182,6 +186,8 @@ def _wait_healthy(here: Settings, keeper: Supervisor, on_step: OnStep) -> None:
         "mlflow": lambda: _answers(f"{here.mlflow_url}/health"),
         "airflow": lambda: _airflow_healthy(here),
     }
+    if port := here.grpc_port:
+        waiting["gRPC"] = lambda: _listens(here.host, port)
     deadline = time.monotonic() + _HEALTHY_WITHIN
     while waiting:
         for name in [name for name, healthy in waiting.items() if healthy()]:
@@ -210,6 +216,14 @@ def _answers(url: str, timeout: float = 2) -> bool:
         return _client().get(url, timeout=timeout).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def _airflow_healthy(here: Settings) -> bool:

@@ -84,8 +84,15 @@ def machine_checks(here: Settings) -> Iterator[Check]:
 
 def port_checks(here: Settings) -> Iterator[Check]:
     """The ports of the platform's servers, while it does not run."""
-    for name in ("airflow_port", "mlflow_port", "gateway_port"):
-        port = getattr(here, name)
+    ports = {
+        "airflow_port": here.airflow_port,
+        "mlflow_port": here.mlflow_port,
+        "gateway_port": here.gateway_port,
+        "gateway_grpc_port": here.grpc_port,
+    }
+    for name, port in ports.items():
+        if port is None:  # not wanted
+            continue
         problem = _cannot_listen(here.host, port)
         hint = f"End that, or set TRACKLAYER_{name.upper()} to a free port."
         yield _check(f"Port {port} of {here.host}", problem is None, problem or "free", hint)

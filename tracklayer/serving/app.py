@@ -221,7 +221,8 @@ class Application:
             job.end()
             self.in_flight -= 1
             series = self._elsewhere[id(service)]
-            series.observe(outcome.status, None, time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            series.observe(outcome.status, headers.get(_CALLER), seconds)
         if isinstance(outcome, RequestError):
             raise outcome
         return outcome

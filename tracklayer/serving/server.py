@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 import uvloop
 
@@ -79,6 +80,8 @@ class Server:
         if self._grpc is None:
             yield
             return
+        # In a thread, since it takes its time: HTTP is served meanwhile.
+        await asyncio.to_thread(import_module, "tracklayer.serving.grpc")
         from tracklayer.serving.grpc import serve
 
         application, limits = self._application, self._application.limits

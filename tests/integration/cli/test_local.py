@@ -43,7 +43,7 @@ def of(home: Path) -> list[psutil.Process]:
 def environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRACKLAYER")}
     ports = {}
-    for name in ("AIRFLOW", "MLFLOW", "GATEWAY"):
+    for name in ("AIRFLOW", "MLFLOW", "GATEWAY", "GATEWAY_GRPC"):
         with socket.create_server(("127.0.0.1", 0)) as free:
             ports[f"TRACKLAYER_{name}_PORT"] = str(free.getsockname()[1])
     return kept | ports | {"TRACKLAYER_HOME": str(home / "home"), "XDG_RUNTIME_DIR": str(home)}

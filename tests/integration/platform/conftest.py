@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.conftest import FreePorts
 
 _PROGRAMS = {"mlflow", "gateway", "api-server", "dag-processor", "scheduler"}
-_PORTS = ("AIRFLOW", "MLFLOW", "GATEWAY")
+_PORTS = ("AIRFLOW", "MLFLOW", "GATEWAY", "GATEWAY_GRPC")
 _PLANTED = "planted-secret-of-this-test"
 _COMMAND = "import sys; from tracklayer.cli.main import run; sys.argv[0] = 'tracklayer'; run()"
 
@@ -192,7 +192,7 @@ def _program(process: psutil.Process) -> str:
 def platform(free_ports: FreePorts) -> Iterator[Platform]:
     root = Path(tempfile.mkdtemp(prefix="tl-"))  # short, for the sake of the sockets' paths
     before = os.environ.get("XDG_RUNTIME_DIR")
-    made = Platform(root, free_ports(3))
+    made = Platform(root, free_ports(4))
     mark = made.mark
     yield made
     end_marked(MARK, mark, grace=5)

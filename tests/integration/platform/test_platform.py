@@ -116,7 +116,7 @@ def test_up_again_changes_nothing_and_two_at_once_are_one_too_many(platform: Pla
     said, refused = sorted(outputs, key=lambda output: outputs[output])
     assert "Another `tracklayer up` or `down` works on this home" in refused
     for port in platform.ports.values():
-        assert f"http://127.0.0.1:{port}" in said
+        assert f"127.0.0.1:{port}" in said
     password = json.loads((platform.home / "airflow/passwords.json").read_text())["admin"]
     assert password not in said
     assert platform.pids() == before

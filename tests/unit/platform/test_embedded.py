@@ -88,6 +88,29 @@ def test_the_addresses_are_those_of_the_settings(
     assert (found.mlflow, found.gateway) == ("http://127.0.0.3:5000", "http://127.0.0.3:8000")
 
 
+def test_grpc_has_the_port_after_the_gateways_unless_it_is_told_another(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> tuple[str | None, list[str]]:
+        settings.cache_clear()
+        [gateway] = [each for each in embedded._programs(settings()) if each.name == "gateway"]
+        argv = list(gateway.argv)
+        at = argv.index("--grpc-port") if "--grpc-port" in argv else len(argv)
+        return platform.addresses().grpc, argv[at : at + 2]
+
+    assert found() == ("127.0.0.1:8001", ["--grpc-port", "8001"])
+    monkeypatch.setenv("TRACKLAYER_GATEWAY_PORT", "9000")
+    assert found() == ("127.0.0.1:9001", ["--grpc-port", "9001"])
+    monkeypatch.setenv("TRACKLAYER_GATEWAY_GRPC_PORT", "7000")
+    monkeypatch.setenv("TRACKLAYER_GATEWAY_ADDRESS", "https://models.example.org:8443/x")
+    assert found() == ("models.example.org:7000", ["--grpc-port", "7000"])
+    monkeypatch.setenv("TRACKLAYER_HOST", "::1")
+    monkeypatch.delenv("TRACKLAYER_GATEWAY_ADDRESS")
+    assert found()[0] == "[::1]:7000"
+    monkeypatch.setenv("TRACKLAYER_GATEWAY_GRPC_PORT", "0")
+    assert found() == (None, [])
+
+
 def test_the_gateway_gets_its_certificate_and_asks_for_keys(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

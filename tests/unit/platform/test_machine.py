@@ -36,13 +36,16 @@ def program(folder: Path, name: str, script: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-@pytest.mark.parametrize("name", ["airflow_port", "mlflow_port", "gateway_port"])
+_PORTS = ("airflow_port", "mlflow_port", "gateway_port", "gateway_grpc_port")
+
+
+@pytest.mark.parametrize("name", _PORTS)
 def test_a_port_in_use_names_it_its_holder_and_the_variable(
     tmp_path: Path, taken: int, name: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         free = probe.getsockname()[1]
-    ports = dict.fromkeys(("airflow_port", "mlflow_port", "gateway_port"), free) | {name: taken}
+    ports = dict.fromkeys(_PORTS, free) | {name: taken}
     here = Settings.model_validate({"home": tmp_path, **ports})
     with pytest.raises(PlatformError) as caught:
         require(port_checks(here))

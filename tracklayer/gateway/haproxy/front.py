@@ -223,5 +223,5 @@ class Front:
         assert self._certificate is not None
         path = self._folder / CERTIFICATE
         path.touch(mode=0o600)
-        path.write_bytes(self._certificate.pem)
+        path.write_bytes(b"\n".join(dict.fromkeys(self._certificate.pem)))
         return path
