@@ -30,6 +30,11 @@ from tracklayer.serving.protocol import open_inference_pb2 as messages
 
 log = logging.getLogger(__name__)
 
+# The library logs a trace for each answer that its caller does not wait for any more.
+logging.getLogger("grpc._cython.cygrpc").addFilter(
+    lambda record: not record.getMessage().startswith("ExecuteBatchError")
+)
+
 _MODEL_METHODS = ("ModelReady", "ModelMetadata", "ModelInfer")
 
 _CODES = {

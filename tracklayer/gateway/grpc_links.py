@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -138,7 +139,7 @@ class _Link:
     """The channel to one server."""
 
     def __init__(self, backend: Backend) -> None:
-        address = f"unix:{grpc_beside(backend.path)}"
+        address = f"unix:{quote(str(grpc_beside(backend.path)))}"
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._methods: dict[str, Any] = {}
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -220,7 +221,8 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
     # The file of a socket gets its mode when it is bound: nobody else can ever open it.
     before = os.umask(0o177) if own else None
     try:
-        port = server.add_insecure_port(address)
+        # What follows the colon is read as a part of a URI.
+        port = server.add_insecure_port(f"{_UNIX}{quote(path)}" if own else address)
     except RuntimeError as error:
         raise PlatformError(
             f"gRPC cannot listen on {address}",

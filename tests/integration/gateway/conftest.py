@@ -11,10 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
+import grpc
 import httpx
 import numpy as np
 import onnx
@@ -24,6 +26,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tracklayer.errors import PlatformError
 from tracklayer.gateway import GatewayClient
 from tracklayer.gateway.haproxy import program
+from tracklayer.serving.protocol import open_inference_pb2 as messages
+from tracklayer.sockets import grpc_beside, listen_unix
+
+SERVICE = "inference.GRPCInferenceService"
 
 
 @dataclass
@@ -37,11 +43,12 @@ class Server:
 
 @dataclass
 class Gateway:
-    """A running gateway and its client."""
+    """A running gateway and its client. ``grpc``: its address, if it was started with one."""
 
     url: str
     process: subprocess.Popen[str]
     client: GatewayClient
+    grpc: str = ""
 
 
 class Echo:
@@ -87,6 +94,55 @@ class Echo:
         return length
 
 
+class Peer:
+    """A server that answers a call of gRPC with the model that it was asked for, as its owner
+    wishes; where its HTTP would be, nobody answers.
+
+    :ivar code: of its answers.
+    :ivar trailers: of its refusals.
+    :ivar seconds: that an answer takes.
+    :ivar told: the metadata of each call that it got.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.code = grpc.StatusCode.OK
+        self.trailers: tuple[tuple[str, str], ...] = ()
+        self.seconds = 0.0
+        self.told: list[dict[str, str]] = []
+        self._http = listen_unix(path)
+        self._pool = ThreadPoolExecutor(16)
+        self._server = grpc.server(self._pool)
+        handler = grpc.unary_unary_rpc_method_handler(self._answer)
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": handler})]
+        )
+        self._server.add_insecure_port(f"unix:{grpc_beside(path)}")
+        self._server.start()
+
+    @property
+    def asked(self) -> int:
+        return len(self.told)
+
+    def stop(self) -> None:
+        """As a process that is killed: it answers nothing any more."""
+        self._server.stop(0).wait()
+        self._http.close()
+        self._pool.shutdown(wait=False)
+
+    def _answer(self, data: bytes, context: Any) -> bytes:
+        self.told.append(dict(context.invocation_metadata()))
+        time.sleep(self.seconds)
+        if self.code is not grpc.StatusCode.OK:
+            context.set_trailing_metadata(self.trailers)
+            context.abort(self.code, "as its owner wishes")
+        asked = messages.ModelInferRequest.FromString(data)
+        answer: bytes = messages.ModelInferResponse(
+            model_name=asked.model_name, model_version=asked.model_version, id=asked.id
+        ).SerializeToString()
+        return answer
+
+
 class Users:
     """Threads that ask without a pause, and what they got.
 
@@ -126,9 +182,10 @@ class Users:
                 time.sleep(self._pause)
 
 
-Serve = Callable[[int], Server]
+Serve = Callable[..., Server]
 Open = Callable[..., Gateway]
 MakeEcho = Callable[[], Echo]
+MakePeer = Callable[[], Peer]
 Adding = Callable[..., onnx.ModelProto]
 
 
@@ -202,6 +259,20 @@ def echo(tmp_path: Path) -> Iterator[MakeEcho]:
 
 
 @pytest.fixture
+def peer(tmp_path: Path) -> Iterator[MakePeer]:
+    """Starts a :class:`Peer`."""
+    made: list[Peer] = []
+
+    def begin() -> Peer:
+        made.append(Peer(tmp_path / f"peer{len(made)}.sock"))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
 def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts ``python -m <module>``; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
@@ -228,7 +299,7 @@ def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], adding: A
     """Starts a server whose model adds its version to the input ``x``, a [batch, 1]."""
     count = 0
 
-    def begin(version: int) -> Server:
+    def begin(version: int, *arguments: object, name: str = "digits", grpc: bool = False) -> Server:
         nonlocal count
         count += 1
         folder = tmp_path / f"model{count}"
@@ -237,10 +308,13 @@ def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], adding: A
         socket = tmp_path / f"{count}.sock"
         process = spawn(
             "tracklayer.serving",
-            *("--model", folder, "--name", "digits", "--version", version, "--socket", socket),
+            *("--model", folder, "--name", name, "--version", version, "--socket", socket),
+            *(("--grpc", f"unix:{grpc_beside(socket)}") if grpc else ()),
+            *arguments,
         )
         assert process.stdout is not None
-        assert process.stdout.readline(), process.communicate()[1]
+        for _ in range(2 if grpc else 1):
+            assert process.stdout.readline(), process.communicate()[1]
         return Server(version, socket, process)
 
     return begin
@@ -278,6 +352,9 @@ def gateway(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], proxy: 
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("gateway listening on"), process.communicate()[1]
-        return Gateway(line.split()[-1], process, GatewayClient(admin))
+        address = ""
+        if "--grpc-port" in arguments:
+            address = process.stdout.readline().split()[-1]
+        return Gateway(line.split()[-1], process, GatewayClient(admin), address)
 
     return begin
