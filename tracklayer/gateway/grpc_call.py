@@ -8,7 +8,8 @@ import time
 import grpc
 
 from tracklayer.gateway.choice import Choice
-from tracklayer.gateway.grpc_links import BROKEN, LATER, Fate, Links, Metadata, Reply
+from tracklayer.gateway.grpc_links import BROKEN, LATER, Fate, Links, Metadata, Reply, listened_on
+from tracklayer.gateway.live import LiveVersion
 from tracklayer.gateway.table import Place
 from tracklayer.gateway.usage import Usage
 
@@ -63,12 +64,12 @@ class Call:
             reply = await self._links.ask(backend, method, data, metadata, seconds)
             if reply.fate in (Fate.BUSY, Fate.UNSENT):
                 backend.mark_down(self._now())
-            if reply.fate in (Fate.BUSY, Fate.UNSENT, Fate.SILENT) and choice.has_next:
-                continue
-            if reply.fate in (Fate.UNSENT, Fate.SILENT):
+                if choice.has_next:
+                    continue
+            if reply.fate is Fate.UNSENT:
                 version = choice.version
                 if not choice.go_elsewhere():
-                    return _nobody(self._project, version.number, reply)
+                    return _nobody(version, self._project)
                 version.stats.add(BROKEN, 0.0)
             elif reply.failed and reply.fate is not Fate.LATE and choice.on_trial:
                 self._count(reply.status)
@@ -84,12 +85,11 @@ class Call:
         return time.perf_counter() - self._started
 
 
-def _nobody(project: str, version: int, last: Reply) -> Reply:
-    if last.fate is Fate.SILENT:
-        message = (
-            f"the servers of {project} version {version} have no gRPC; ask by HTTP, or deploy it "
-            "anew"
-        )
-        return Reply(grpc.StatusCode.UNIMPLEMENTED, b"", message)
+def _nobody(version: LiveVersion, project: str) -> Reply:
     message = "no server of this project answers now"
+    if any(listened_on(server.path) for server in version.backends):
+        message = (
+            f"the servers of {project} version {version.number} answer HTTP only; where that "
+            "lasts, they were started without gRPC: deploy the version anew"
+        )
     return Reply(grpc.StatusCode.UNAVAILABLE, b"", message, ((LATER, "1000"),))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -51,12 +54,14 @@ BROKEN = 0
 _NO_CONNECTION = "failed to connect to all addresses"
 _TOO_MANY = "Concurrent RPC limit exceeded!"
 
+_AT_ONCE = 1.0
+"""Seconds within which a channel says that it has no connection, unless it has tried to make one
+with a server that does not answer."""
+
 _OPTIONS = (
     # How large a message may be is the listener's matter.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # A server that is started again is found again within a second.
-    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # In spite of its name: how long a server may take to accept a connection.
     ("grpc.min_reconnect_backoff_ms", 2000),
@@ -72,7 +77,6 @@ class Fate(Enum):
     ANSWERED = "the server said something, be it an error"
     BUSY = "the server did not work on it: it has enough to do, or stops"
     UNSENT = "nobody listens there"
-    SILENT = "the server has no gRPC"
     LOST = "the connection ended before the answer came"
     LATE = "its time was over"
 
@@ -115,52 +119,71 @@ class Links:
         if link is None:
             link = self._links[backend] = _Link(backend)
         begin = time.perf_counter()
-        try:
-            answer = await link.method(method)(data, timeout=seconds, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            late = time.perf_counter() - begin >= seconds
-            return _reply(backend, error, late=late)
-        return Reply(grpc.StatusCode.OK, answer)
+        reply = await link.ask(method, data, metadata, seconds)
+        if (
+            reply.fate is Fate.UNSENT
+            and time.perf_counter() - begin < _AT_ONCE
+            and listened_on(link.path)
+        ):
+            # The channel waits before it tries again, and the server is up already: another one.
+            if self._links.get(backend) is link:
+                self._links[backend] = _Link(backend)
+                self._close(link)
+            reply = await self._links[backend].ask(method, data, metadata, seconds)
+        return reply
 
     def sweep(self) -> None:
         """Close the channels to the servers that have left the routes."""
         for backend in [backend for backend in self._links if backend.closed]:
-            task = asyncio.get_running_loop().create_task(self._links.pop(backend).close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close(self._links.pop(backend))
 
     async def close(self) -> None:
         """Close all of them."""
         links, self._links = self._links, {}
         await asyncio.gather(*self._closing, *(link.close() for link in links.values()))
 
+    def _close(self, link: _Link) -> None:
+        task = asyncio.get_running_loop().create_task(link.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
 
 class _Link:
     """The channel to one server."""
 
     def __init__(self, backend: Backend) -> None:
-        address = f"unix:{quote(str(grpc_beside(backend.path)))}"
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self.path = grpc_beside(backend.path)
+        self._channel = grpc.aio.insecure_channel(f"unix:{quote(str(self.path))}", options=_OPTIONS)
         self._methods: dict[str, Any] = {}
 
-    def method(self, name: str) -> Any:
-        """A method that takes and gives bytes."""
-        found = self._methods.get(name)
-        if found is None:
-            found = self._methods[name] = self._channel.unary_unary(f"/{SERVICE}/{name}")
-        return found
+    async def ask(self, method: str, data: bytes, metadata: Metadata, seconds: float) -> Reply:
+        call = self._methods.get(method)
+        if call is None:
+            call = self._methods[method] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        begin = time.perf_counter()
+        try:
+            answer = await call(data, timeout=seconds, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            return _reply(error, late=time.perf_counter() - begin >= seconds)
+        return Reply(grpc.StatusCode.OK, answer)
 
     async def close(self) -> None:
         await self._channel.close()
 
 
-def _reply(backend: Backend, error: grpc.aio.AioRpcError, *, late: bool) -> Reply:
+def listened_on(path: Path) -> bool:
+    """Does anybody listen there? Asked in the event loop, so that it may not wait."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(os.fspath(path)) == 0
+
+
+def _reply(error: grpc.aio.AioRpcError, *, late: bool) -> Reply:
     code, message = error.code(), error.details() or ""
     trailers = tuple((name, value) for name, value in error.trailing_metadata() or ())
     if code is grpc.StatusCode.UNAVAILABLE:
         if message.startswith(_NO_CONNECTION):
-            there = grpc_beside(backend.path).exists() or not backend.path.exists()
-            return Reply(code, fate=Fate.UNSENT if there else Fate.SILENT)
+            return Reply(code, fate=Fate.UNSENT)
         if any(name == LATER for name, _ in trailers):
             return Reply(code, b"", message, trailers, Fate.BUSY)
         return _lost()

@@ -16,7 +16,6 @@ import grpc
 import httpx
 import pytest
 
-from tests.integration.gateway.test_tls import certify
 from tracklayer.gateway import Route
 from tracklayer.gateway.keys import Keys
 from tracklayer.gateway.usage import used
@@ -306,38 +305,6 @@ def test_a_message_has_a_largest_size_and_a_time_to_come(gateway: Any, peer: Any
             client.channel.stream_unary(f"{SERVICE}ModelInfer")(iter(()), timeout=10)
         assert empty.value.details() == "the call has no message"
     assert one.asked == 1
-
-
-def test_tls_and_a_renewed_certificate(gateway: Any, peer: Any, tmp_path: Path) -> None:
-    certificate, key = certify(tmp_path, "first")
-    gate = gateway("--grpc-port", 0, "--tls-cert", certificate, "--tls-key", key)
-    gate.client.switch("digits", 1, [peer().path])
-
-    def code(trusted: bytes) -> str:
-        credentials = grpc.ssl_channel_credentials(trusted)
-        # Not the connection that another channel has.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.secure_channel(gate.grpc, credentials, options) as channel:
-            return Client(channel).code()
-
-    first = certificate.read_bytes()
-    assert code(first) == "OK"
-    with connected(gate.grpc) as client:
-        assert client.code() == "UNAVAILABLE"
-    new_certificate, new_key = certify(tmp_path, "second")
-    second = new_certificate.read_bytes()
-    with grpc.secure_channel(gate.grpc, grpc.ssl_channel_credentials(first)) as channel:
-        stays = Client(channel)
-        assert stays.code() == "OK"
-        # Half a renewal changes nothing; the other half makes it whole.
-        certificate.write_bytes(second)
-        time.sleep(0.6)
-        assert (code(first), code(second)) == ("OK", "UNAVAILABLE")
-        key.write_bytes(new_key.read_bytes())
-        time.sleep(0.6)
-        assert (code(first), code(second)) == ("UNAVAILABLE", "OK")
-        # Whoever is connected stays so.
-        assert stays.code() == "OK"
 
 
 def test_a_port_in_use_ends_the_start_with_one_message(

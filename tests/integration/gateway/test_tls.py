@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import pytest
 from cryptography import x509
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tracklayer.gateway.tls import Certificate
+from tracklayer.serving.protocol import open_inference_pb2 as messages
 
 
 def certify(folder: Path, name: str) -> tuple[Path, Path]:
@@ -89,6 +91,49 @@ def test_https_and_a_renewed_certificate(gateway: Any, echo: Any, tmp_path: Path
     assert "the certificate stays as it was" in said
     assert "was renewed" in said
     assert "Traceback" not in said
+
+
+def test_grpc_has_the_same_certificate(gateway: Any, peer: Any, tmp_path: Path) -> None:
+    certificate, key = certify(tmp_path, "first")
+    gate = gateway("--grpc-port", 0, "--tls-cert", certificate, "--tls-key", key)
+    gate.client.switch("digits", 1, [peer().path])
+    request = messages.ModelInferRequest(model_name="digits").SerializeToString()
+
+    def answers(channel: grpc.Channel) -> bool:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        try:
+            return bool(call(request, timeout=10))
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
+
+    def trusts(authority: bytes) -> bool:
+        credentials = grpc.ssl_channel_credentials(authority)
+        # Not the connection that another channel has.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.secure_channel(gate.grpc, credentials, options) as channel:
+            return answers(channel)
+
+    first = certificate.read_bytes()
+    assert trusts(first)
+    with grpc.insecure_channel(gate.grpc) as plain:
+        assert not answers(plain)
+    new_certificate, new_key = certify(tmp_path, "second")
+    second = new_certificate.read_bytes()
+    with grpc.secure_channel(gate.grpc, grpc.ssl_channel_credentials(first)) as stays:
+        assert answers(stays)
+        # Half a renewal changes nothing; the other half makes it whole.
+        certificate.write_bytes(second)
+        time.sleep(0.6)
+        assert (trusts(first), trusts(second)) == (True, False)
+        key.write_bytes(new_key.read_bytes())
+        deadline = time.monotonic() + 5
+        while not trusts(second) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (trusts(first), trusts(second)) == (False, True)
+        # Whoever is connected stays so.
+        assert answers(stays)
 
 
 def test_no_protocol_is_older_than_tls_1_2(tmp_path: Path) -> None:

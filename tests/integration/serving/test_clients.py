@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Never
 
@@ -17,7 +18,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from tracklayer.errors import TracklayerError
+from tracklayer.gateway import GatewayClient
 from tracklayer.packages import prepare
+from tracklayer.sockets import grpc_beside
 
 CLIENTS = Path(__file__).parent / "clients"
 ECHO = {
@@ -49,8 +52,8 @@ def python(give_up: Callable[[str], Never]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Addresses of HTTP and gRPC of a server whose model gives back what it gets."""
+def echoing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that gives back what it gets."""
     folder = tmp_path_factory.mktemp("echo")
     inputs = [helper.make_tensor_value_info(name, *kind) for name, kind in ECHO.items()]
     outputs = [helper.make_tensor_value_info(f"{name}_", *kind) for name, kind in ECHO.items()]
@@ -58,19 +61,50 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     graph = helper.make_graph(nodes, "graph", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(echoing: Path) -> Iterator[tuple[str, str]]:
+    """Addresses of HTTP and gRPC of a server of it."""
     command = [
-        *(sys.executable, "-m", "tracklayer.serving", "--model", str(folder)),
+        *(sys.executable, "-m", "tracklayer.serving", "--model", str(echoing)),
         *("--name", "m", "--version", "3", "--port", "0", "--grpc", "127.0.0.1:0"),
     ]
+    with _told(command, 2) as (http, grpc):
+        yield http.removeprefix("http://"), grpc
+
+
+@pytest.fixture(scope="module")
+def gateway(echoing: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of gRPC of a gateway, with such a server behind it as version 3 of a project."""
+    folder = tmp_path_factory.mktemp("gateway")
+    socket, admin = folder / "3.sock", folder / "admin.sock"
+    module = [sys.executable, "-m"]
+    server = [
+        *(*module, "tracklayer.serving", "--model", str(echoing), "--name", "m", "--version", "3"),
+        *("--socket", str(socket), "--grpc", f"unix:{grpc_beside(socket)}"),
+    ]
+    front = [
+        *(*module, "tracklayer.gateway", "--port", "0", "--grpc-port", "0", "--admin", str(admin)),
+        *("--routes", str(folder / "routes.json"), "--state", str(folder / "state")),
+    ]
+    with _told(server, 2), _told(front, 2) as (_, address):
+        GatewayClient(admin).switch("m", 3, [socket])
+        yield address
+
+
+@contextmanager
+def _told(command: list[str], lines: int) -> Iterator[list[str]]:
+    """A process until the block ends, and what its first lines end with."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        http, grpc = (process.stdout.readline().split()[-1:] for _ in range(2))
-        assert http, process.communicate()[1]
-        assert grpc, process.communicate()[1]
+        found = [process.stdout.readline() for _ in range(lines)]
+        assert all(found), process.communicate()[1]
         try:
-            yield http[0].removeprefix("http://"), grpc[0]
+            yield [line.split()[-1] for line in found]
         finally:
             process.terminate()
             _, errors = process.communicate(timeout=20)
@@ -104,8 +138,9 @@ def test_tritons_http_client(python: Path, server: tuple[str, str]) -> None:
     assert "'halves': datatype must be 'FP16'" in found["wrong type"][1]
 
 
-def test_tritons_grpc_client(python: Path, server: tuple[str, str]) -> None:
-    found = run(python, "triton_grpc.py", server[1])
+@pytest.mark.parametrize("way", ["alone", "behind the gateway"])
+def test_tritons_grpc_client(python: Path, server: tuple[str, str], gateway: str, way: str) -> None:
+    found = run(python, "triton_grpc.py", server[1] if way == "alone" else gateway)
     assert found["live"]
     assert found["ready"]
     assert found["model ready"]
@@ -117,16 +152,21 @@ def test_tritons_grpc_client(python: Path, server: tuple[str, str]) -> None:
     assert found["missing input"] == ["StatusCode.INVALID_ARGUMENT", "inputs: 'words' missing"]
     assert found["wrong shape"][0] == "StatusCode.INVALID_ARGUMENT"
     assert "'numbers': shape [3, 3] does not fit [-1, 2]" in found["wrong shape"][1]
-    assert found["no such model"] == ["StatusCode.NOT_FOUND", "no model 'z' here; models: m"]
+    missing = {"alone": "no model 'z' here; models: m"}
+    missing["behind the gateway"] = "no project 'z' here; there are: m"
+    assert found["no such model"] == ["StatusCode.NOT_FOUND", missing[way]]
 
 
-def test_kserves_clients(python: Path, server: tuple[str, str]) -> None:
-    found = run(python, "kserve_clients.py", f"http://{server[0]}", server[1])
-    for way in ("http", "grpc"):
-        assert found[way]["live"]
-        assert found[way]["ready"]
-        assert found[way]["model ready"]
-        assert "'numbers': shape [3, 3] does not fit [-1, 2]" in found[way]["wrong shape"][1]
+@pytest.mark.parametrize("way", ["alone", "behind the gateway"])
+def test_kserves_clients(python: Path, server: tuple[str, str], gateway: str, way: str) -> None:
+    address = server[1] if way == "alone" else gateway
+    found = run(python, "kserve_clients.py", f"http://{server[0]}", address)
+    for protocol in ("http", "grpc"):
+        assert found[protocol]["live"]
+        assert found[protocol]["ready"]
+        assert found[protocol]["model ready"]
+        refusal = found[protocol]["wrong shape"][1]
+        assert "'numbers': shape [3, 3] does not fit [-1, 2]" in refusal
     assert found["http"]["all in bytes"] == SENT
     assert found["http"]["mixed"] == SENT
     assert found["http"]["mixed: id"] == "r1"
