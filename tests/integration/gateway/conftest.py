@@ -305,7 +305,8 @@ def serve(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]], adding: A
         folder = tmp_path / f"model{count}"
         folder.mkdir()
         onnx.save(adding(version), folder / "model.onnx")
-        socket = tmp_path / f"{count}.sock"
+        # A path as any other.
+        socket = tmp_path / f"{count} 100%25.sock"
         process = spawn(
             "tracklayer.serving",
             *("--model", folder, "--name", name, "--version", version, "--socket", socket),

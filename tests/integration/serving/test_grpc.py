@@ -31,7 +31,7 @@ def ready(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(2)]
     assert lines[1].startswith("serving gRPC on "), process.communicate()[1]
-    return lines[1].split()[-1]
+    return lines[1].removeprefix("serving gRPC on ").strip()
 
 
 def times(count: int) -> bytes:
@@ -64,14 +64,23 @@ def test_it_serves_beside_http_and_stops_cleanly(
     address = ready(process)
     assert stat.S_IMODE(other.stat().st_mode) == 0o600
     with grpc.insecure_channel(address) as channel, on_socket(path) as client:
-        answer = infer(channel, 3)
+        answer = infer(channel, 3, metadata=(("x-tracklayer-caller", "alice"),))
         assert (answer.id, answer.outputs[0].contents.fp32_contents[0]) == ("3", 0.0)
         body = {"inputs": [1]}
         assert client.post("/invocations", json=body).json() == {"predictions": 0.0}
-        assert 'protocol="grpc"' in client.get("/metrics").text
+        page = client.get("/metrics").text
+        assert 'protocol="grpc"' in page
+        assert 'caller="alice"' in page
     process.send_signal(signal.SIGTERM)
     assert process.wait(15) == 0
     assert process.communicate()[1] == ""
+
+
+def test_the_path_of_a_socket_is_taken_as_it_is(model: Path, start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "a b%20c"
+    folder.mkdir()
+    ready(start(model, "--socket", folder / "s", "--grpc", f"unix:{folder}/g?1"))
+    assert (folder / "g?1").is_socket()
 
 
 def test_grpc_is_imported_only_where_it_is_wanted(model: Path, tmp_path: Path) -> None:
