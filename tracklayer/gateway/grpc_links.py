@@ -56,6 +56,9 @@ _TOO_MANY = "Concurrent RPC limit exceeded!"
 
 _NEARLY = 0.95
 
+_GRACE = 30.0
+"""Seconds that calls on a channel may take which is closed."""
+
 _AT_ONCE = 1.0
 """Seconds within which a channel says that it has no connection, unless it has tried to make one
 with a server that does not answer."""
@@ -128,10 +131,11 @@ class Links:
             and listened_on(link.path)
         ):
             # The channel waits before it tries again, and the server is up already: another one.
-            if self._links.get(backend) is link:
-                self._links[backend] = _Link(backend)
+            other = self._links.get(backend)
+            if other is None or other is link:
+                other = self._links[backend] = _Link(backend)
                 self._close(link)
-            reply = await self._links[backend].ask(method, data, metadata, seconds)
+            reply = await other.ask(method, data, metadata, seconds)
         return reply
 
     def sweep(self) -> None:
@@ -171,7 +175,8 @@ class _Link:
         return Reply(grpc.StatusCode.OK, answer)
 
     async def close(self) -> None:
-        await self._channel.close()
+        """Once what is still asked on it is answered."""
+        await self._channel.close(_GRACE)
 
 
 def listened_on(path: Path) -> bool:
