@@ -55,6 +55,7 @@ _NO_CONNECTION = "failed to connect to all addresses"
 _TOO_MANY = "Concurrent RPC limit exceeded!"
 
 _NEARLY = 0.95
+"""Share of its time after which a call was late, whoever says so."""
 
 _GRACE = 30.0
 """Seconds that calls on a channel may take which is closed."""
