@@ -123,11 +123,7 @@ async def serve(options: argparse.Namespace) -> None:
             except TimeoutError:
                 continue
     finally:
-        if front is not None:
-            await front.stop()
-        for each in listeners:
-            each.close()
-        ending = [server.stop(options.drain) for server in servers]
+        ending = [_stop_http(front, listeners, servers, options.drain)]
         if grpc:
             ending.append(grpc.stop(options.drain))
         await asyncio.gather(*ending)
@@ -135,6 +131,16 @@ async def serve(options: argparse.Namespace) -> None:
         usage.close()
         await keeping
         options.admin.unlink(missing_ok=True)
+
+
+async def _stop_http(
+    front: Front | None, listeners: list[asyncio.Server], servers: list[Server], drain: float
+) -> None:
+    if front is not None:  # first, since it hands over to the servers
+        await front.stop()
+    for listener in listeners:
+        listener.close()
+    await asyncio.gather(*(server.stop(drain) for server in servers))
 
 
 def _front(
