@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +31,34 @@ from tracklayer.gateway import GatewayClient
 
 _MODEL = "thin"
 _WIDTH = 64
-_ALONE, _HAPROXY, _AIOHTTP = "the server alone", "HAProxy", "an aiohttp proxy"
-_LIMITS = {_ALONE: 1 / 0.3, _HAPROXY: None, _AIOHTTP: None}
+_ALONE, _HAPROXY = "the server alone", "HAProxy"
+_AIOHTTP, _HTTPX = "an aiohttp proxy", "an httpx proxy"
 _ADDED = 0.5  # milliseconds at the median
 _CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class _Gateway:
+    """One way to run the gateway.
+
+    :param what: it is called in the figure.
+    :param limit: the most that a request may take, by what it takes at the server alone.
+    :param options: its own on the command line; the first has to be one that it knows.
+    :param needs: a program that has to be installed.
+    """
+
+    what: str
+    limit: float
+    options: tuple[str, ...] = ()
+    needs: str = ""
+
+
+_GATEWAYS = {
+    OURS: _Gateway("the gateway", 1 / 0.3),
+    "Tracklayer with HAProxy": _Gateway(
+        "the gateway with HAProxy", 1 / 0.45, ("--proxy", "haproxy"), "haproxy"
+    ),
+}
 
 _HAPROXY_CONFIG = """
 global
@@ -76,25 +101,45 @@ def run(options: Options) -> list[Row]:
             medians[what].append(median)
             return 1e6 / rate
 
-        pairs = options.pairs or 5
+        pairs = options.pairs or (1 if options.quick else 5)
         measures = {name: partial(measure, name) for name in urls}
         samples, missing = interleaved(pairs, measures, warm=1)
+    last = {name: values[-pairs:] for name, values in medians.items() if samples[name]}
+    return [row for name in _GATEWAYS for row in _rows(name, samples, missing, last)]
+
+
+def _rows(
+    gateway: str,
+    samples: Mapping[str, list[float]],
+    missing: Mapping[str, str],
+    medians: Mapping[str, list[float]],
+) -> list[Row]:
+    """One gateway beside each reference.
+
+    :param medians: milliseconds of one caller's request, by side.
+    """
+    about = _GATEWAYS[gateway]
+    what, added = f"a request by way of {about.what}", f"added at the median by {about.what}"
+    if gateway not in samples:
+        return [Row(what=what, unit="us", missing="it has no such option, or no HAProxy here")]
+    if why := missing.get(gateway):
+        return [Row(what=what, unit="us", missing=why)]
+    limits = {_ALONE: about.limit, _HAPROXY: None, _AIOHTTP: None, _HTTPX: None}
     rows = [
         Row(
-            what="a request by way of the gateway",
+            what=what,
             unit="us",
-            ours=samples[OURS],
+            ours=samples[gateway],
             name=name,
             theirs=samples.get(name, []),
             at_most=limit,
             missing=missing.get(name, "" if name in samples else "it is not installed"),
         )
-        for name, limit in _LIMITS.items()
+        for name, limit in limits.items()
     ]
-    alone = medians[_ALONE][-pairs:]
-    added = [a - b for a, b in zip(medians[OURS][-pairs:], alone, strict=True)]
-    hop = Row(what="added at the median, one caller", unit="ms", ours=added, at_most=_ADDED)
-    return [*rows, hop]
+    pairs = zip(medians[gateway], medians.get(_ALONE, []), strict=False)
+    more = [ours - alone for ours, alone in pairs]
+    return [*rows, Row(what=f"{added}, one caller", unit="ms", ours=more, at_most=_ADDED)]
 
 
 @contextmanager
@@ -103,18 +148,22 @@ def _running(folder: Path, core: int) -> Iterator[dict[str, str]]:
     model = folder / "model"
     model.mkdir()
     _save_model(model / "model.onnx")
-    ports = free_ports(4)
+    gateways = _gateways()
+    names = (_ALONE, _HAPROXY, _AIOHTTP, _HTTPX, *gateways)
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     socket = folder / "s.sock"
     serving = ("tracklayer.serving", "--model", model, "--name", _MODEL, "--version", 1)
+    admins = {name: folder / f"{index}.sock" for index, name in enumerate(gateways)}
     programs: dict[str, Sequence[object]] = {
         "server": ("-m", *serving, "--socket", socket, "--inline", 5),
-        _ALONE: ("-m", *serving, "--port", ports[0], "--inline", 5),
-        OURS: (
-            *("-m", "tracklayer.gateway", "--port", ports[1], "--admin", folder / "a.sock"),
-            *("--routes", folder / "routes.json", "--state", folder / "state"),
-        ),
-        _AIOHTTP: ("-m", "bench.aiohttp_proxy", ports[2], socket, f"/{_MODEL}"),
+        _ALONE: ("-m", *serving, "--port", ports[_ALONE], "--inline", 5),
+        _AIOHTTP: ("-m", "bench.aiohttp_proxy", ports[_AIOHTTP], socket, f"/{_MODEL}"),
+        _HTTPX: ("-m", "bench.httpx_proxy", ports[_HTTPX], socket, f"/{_MODEL}"),
     }
+    for name, gateway in gateways.items():
+        files = ("--routes", folder / name / "routes.json", "--state", folder / name / "state")
+        where = ("--port", ports[name], "--admin", admins[name])
+        programs[name] = ("-m", "tracklayer.gateway", *where, *files, *gateway.options)
     root = Path(__file__).parent.parent
     pinned: list[str] = ["taskset", "-c", str(core)]
     with ExitStack() as stack:
@@ -127,26 +176,43 @@ def _running(folder: Path, core: int) -> Iterator[dict[str, str]]:
                     log=folder / f"{name}.log",
                 )
             )
-        urls = {
-            OURS: f"http://127.0.0.1:{ports[1]}/{_MODEL}",
-            _ALONE: f"http://127.0.0.1:{ports[0]}",
-            _AIOHTTP: f"http://127.0.0.1:{ports[2]}/{_MODEL}",
-        }
-        if haproxy := shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin"):
+        asked = (*gateways, _ALONE, _AIOHTTP, _HTTPX)
+        urls = {name: f"http://127.0.0.1:{ports[name]}/{_MODEL}" for name in asked}
+        urls[_ALONE] = f"http://127.0.0.1:{ports[_ALONE]}"
+        if haproxy := _found("haproxy"):
             config = folder / "haproxy.cfg"
-            text = _HAPROXY_CONFIG.format(port=ports[3], model=_MODEL, socket=socket)
+            text = _HAPROXY_CONFIG.format(port=ports[_HAPROXY], model=_MODEL, socket=socket)
             config.write_text(text)
             command = [*pinned, haproxy, "-f", str(config), "-db"]
             stack.enter_context(
                 started(command, env=clean_environment(), cwd=folder, log=folder / "haproxy.log")
             )
-            urls[_HAPROXY] = f"http://127.0.0.1:{ports[3]}/{_MODEL}"
+            urls[_HAPROXY] = f"http://127.0.0.1:{ports[_HAPROXY]}/{_MODEL}"
         _wait(lambda: socket.exists(), folder / "server.log")
-        _wait(lambda: _answers(f"http://127.0.0.1:{ports[1]}/-/health"), folder / f"{OURS}.log")
-        GatewayClient(folder / "a.sock").switch(_MODEL, 1, [socket])
+        for name in gateways:
+            health = f"http://127.0.0.1:{ports[name]}/-/health"
+            _wait(partial(_answers, health), folder / f"{name}.log")
+            GatewayClient(admins[name]).switch(_MODEL, 1, [socket])
         for name, url in urls.items():
             _wait(partial(_answers, f"{url}/v2/health/ready"), folder / f"{name}.log")
         yield urls
+
+
+def _gateways() -> dict[str, _Gateway]:
+    """Those that run here."""
+    program = [sys.executable, "-P", "-m", "tracklayer.gateway", "--help"]
+    help_ = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    return {
+        name: gateway
+        for name, gateway in _GATEWAYS.items()
+        if (not gateway.options or gateway.options[0] in help_)
+        and (not gateway.needs or _found(gateway.needs))
+    }
+
+
+def _found(program: str) -> str | None:
+    """Where a program is; those that serve are often off the path of who is not root."""
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin")
 
 
 def _wrk(url: str, script: Path, core: int, seconds: float) -> tuple[float, float]:
