@@ -1,10 +1,11 @@
 """``python -m bench.deployments HOME WAY REQUESTS RATE KINDS``: versions take over under load.
 
 Real model servers, supervisor, store and gateway, in a home of their own. ``WAY`` is ``ours``,
-``stop`` (the old server is stopped, then the new one started) or ``haproxy`` (the new server is
-started, HAProxy gets a new configuration and is reloaded, the old server is stopped). ``KINDS`` is
-one letter a deployment: ``g`` a good version; ``c``, ``C`` one that crashes, at its start or as
-soon as it is asked; ``w``, ``W`` one that is wrong, in its answers or in the time they take.
+``stop`` (the old server is stopped, then the new one started) or the name of a proxy (the new
+server is started, the proxy gets a new configuration and is reloaded, the old server is stopped;
+see :mod:`bench.reloads`). ``KINDS`` is one letter a deployment: ``g`` a good version; ``c``, ``C``
+one that crashes, at its start or as soon as it is asked; ``w``, ``W`` one that is wrong, in its
+answers or in the time they take.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -30,6 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bench.children import start
 from bench.measure import say
 from bench.processes import free_ports
+from bench.reloads import PROXIES, Reloaded
 from bench.users import ADDED
 from tracklayer.errors import ServiceError
 from tracklayer.gateway.endpoint import Author
@@ -118,50 +120,6 @@ class StopAndStart:
         return True
 
 
-class Haproxy:
-    """HAProxy alone, reloaded (``-sf``) for each version."""
-
-    def __init__(self) -> None:
-        (self._port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._before: int | None = None
-
-    def deploy(self, release: Release, kind: str) -> bool:  # noqa: ARG002
-        """Whether the version answers now."""
-        place = endpoint(_PROJECT)
-        (socket,) = place.servers.start(release)
-        config = settings().home / f"haproxy{release.version}.cfg"
-        config.write_text(
-            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n"
-            f"  timeout server 30s\nlisten all\n  bind 127.0.0.1:{self._port}\n"
-            f"  server one unix@{socket}\n"
-        )
-        argv = ["haproxy", "-f", str(config)]
-        old, self._process = self._process, None
-        if old:
-            argv += ["-sf", str(old.pid)]
-        self._process = subprocess.Popen(argv)
-        if old:
-            old.wait()
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/v2/health/ready", trust_env=False).status_code == 200:
-                    break
-            time.sleep(0.05)
-        if self._before is not None:
-            place.servers.stop(self._before)
-        self._before = release.version
-        return True
-
-    def close(self) -> None:
-        """End it."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-
-
 def main(home: str, way_name: str, requests: int, rate: float, kinds: str) -> dict[str, Any]:
     """Deploy, then count."""
     os.environ["TRACKLAYER_HOME"] = home
@@ -175,7 +133,7 @@ def main(home: str, way_name: str, requests: int, rate: float, kinds: str) -> di
         made: dict[str, Callable[[], Way]] = {
             "ours": lambda: Ours(max(1, round(seconds / 5))),
             "stop": StopAndStart,
-            "haproxy": Haproxy,
+            **{name: partial(_reloaded, name) for name in PROXIES},
         }
         way = made[way_name]()
         way.deploy(_release(folder, 1, "g"), "g")
@@ -204,10 +162,16 @@ def main(home: str, way_name: str, requests: int, rate: float, kinds: str) -> di
             outcome |= _ended(found["answers"], backs, way.faults)
         return outcome
     finally:
-        if isinstance(way, Haproxy):
+        if isinstance(way, Reloaded):
             way.close()
         keeper.stop()
         shutil.rmtree(settings().sockets, ignore_errors=True)
+
+
+def _reloaded(name: str) -> Reloaded:
+    folder = settings().home / name
+    folder.mkdir(parents=True)
+    return Reloaded(endpoint(_PROJECT), name, folder)
 
 
 def _backs(times: int) -> list[tuple[int, float, float]]:

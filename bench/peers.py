@@ -15,6 +15,7 @@ from tracklayer.files import locked
 from tracklayer.packages.index import uv_variables
 
 AIRFLOW = "apache-airflow==3.3.2"
+_ONNXRUNTIME = "onnxruntime==1.31.1"  # as we have it: one network, one way to run it
 
 PEERS = {
     "airflow": [AIRFLOW],
@@ -22,6 +23,12 @@ PEERS = {
     "metaflow": ["metaflow==2.19.39"],
     "dagster": ["dagster==1.13.28"],
     "tink": ["tink==1.16.1"],
+    "mlserver": ["mlserver==1.7.1", _ONNXRUNTIME],
+    "kserve": ["kserve==0.21.0", _ONNXRUNTIME],
+    "mlflow": ["mlflow==3.17.2", "onnx==1.23.2", _ONNXRUNTIME],
+    "bentoml": ["bentoml==1.4.40", _ONNXRUNTIME],
+    "litserve": ["litserve==0.2.19", _ONNXRUNTIME],
+    "torch": ["torch==2.13.0", "numpy==2.4.6", "safetensors==0.8.0"],
 }
 """Every peer and its version. Those on Airflow get the packages that we run it with."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.children import answer
 from bench.measure import NotMeasuredError, Options, Row, say
+from bench.reloads import PROXIES, program
 
 _RATE = 300  # requests a second
 _REQUESTS = 102_000
@@ -41,17 +41,20 @@ def run(options: Options) -> list[Row]:
     ]
     each = "failed requests a deployment"
     ours = [len(found["failures"]) / found["deployments"]]
-    for way, name in (("stop", "stop and start"), ("haproxy", "HAProxy reload")):
+    references = {
+        "stop": "stop and start",
+        "haproxy": "HAProxy reload",
+        "nginx": "nginx reload",
+    }
+    for way, name in references.items():
         rows.append(_reference(each, ours, way, name, quick=options.quick))
-    if not shutil.which("nginx"):
-        rows.append(Row(what=each, unit="", name="nginx reload", missing="there is no nginx here"))
     return rows
 
 
 def _reference(what: str, ours: list[float], way: str, name: str, *, quick: bool) -> Row:
     kinds = "gg" if quick else "ggggg"
-    if way == "haproxy" and not shutil.which("haproxy"):
-        return Row(what=what, unit="", name=name, missing="there is no HAProxy here")
+    if way in PROXIES and not program(way):
+        return Row(what=what, unit="", name=name, missing=f"{way} is not installed")
     try:
         found = _deploy(way, _RATE * 5 * len(kinds), kinds)
     except NotMeasuredError as error:

@@ -2,235 +2,259 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
-import orjson
-import psutil
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.endpoints import Running, Server, Task, need_cores, running
+from bench.frameworks import FRAMEWORKS
 from bench.measure import OURS, NotMeasuredError, Options, Row, interleaved
-from bench.processes import clean_environment, free_ports, last_lines, started, timed
+from bench.processes import free_ports
+from tracklayer.gateway.keys import Keys
+from tracklayer.gateway.routes import Route, save
 
 _SERVERS = Path(__file__).parent / "servers"
 _RAW, _FASTAPI, _ALONE = "a raw ASGI function", "FastAPI and pydantic", "the same, none joined"
-_PATH = "/v2/models/m/infer"
+_KEYS = "through the gateway with a key"
+_PATH = "v2/models/m/infer"
 _SECONDS = 3
-_WITHIN = 60.0  # seconds for a server to answer
 
-_POST = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-local file = io.open("body.json")
-wrk.body = file:read("*a")
-file:close()
-done = function(summary, latency, requests)
-  local errors = summary.errors
-  local bad = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  io.write(string.format("RESULT %d %d %d %d\\n",
-    summary.requests, summary.duration, latency:percentile(99), bad))
-end
-"""
+_FRAMEWORK = 1 / 4
+_THIN = {_RAW: 1 / 0.55, _FASTAPI: 1 / 1.8, **dict.fromkeys(FRAMEWORKS, _FRAMEWORK)}
+"""Reference -> the most that a request may take, by what it takes there."""
 
-
-@dataclass
-class Server:
-    """How a server is started; its 99th percentiles so far, ms."""
-
-    argv: list[str]
-    port: int
-    p99: list[float] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{_PATH}"
+Maker = Callable[[Path], Server]
+"""Makes a server ready to be started; the folder is its own, and is not there yet."""
 
 
 def run(options: Options) -> list[Row]:
-    """The figure."""
-    for program in ("wrk", "taskset"):
-        if not shutil.which(program):
-            raise NotMeasuredError(f"{program} is not installed (Debian has a package of it)")
-    if len(os.sched_getaffinity(0)) < 2:
-        raise NotMeasuredError("needs two cores: one for the server, one for the load")
+    """The figure.
+
+    :raises NotMeasuredError: there is only one core, or no ``wrk``.
+    """
+    need_cores()
     with tempfile.TemporaryDirectory(prefix="tracklayer-bench-") as temporary:
-        folder = Path(temporary)
-        (folder / "post.lua").write_text(_POST)
-        body = {"name": "x", "shape": [1, 64], "datatype": "FP32"}
-        data = np.random.default_rng(1).standard_normal(64).tolist()
-        (folder / "body.json").write_bytes(orjson.dumps({"inputs": [body | {"data": data}]}))
+        figure = _Figure(Path(temporary), quick=options.quick)
+        once = 1 if options.quick else None
         return [
-            *_thin(folder, options.pairs or 7),
-            *_joined(folder, options.pairs or 5),
-            *_start(folder, options.pairs or 7),
+            *figure.thin(options.pairs or once or 7),
+            *figure.joined(options.pairs or once or 5),
+            *figure.start(options.pairs or once or 7),
         ]
 
 
-def _thin(folder: Path, pairs: int) -> list[Row]:
-    model = _model(folder / "thin", [64, 10])
-    ports = free_ports(3)
-    servers = {
-        OURS: Server(_ours(model, ports[0]), ports[0]),
-        _RAW: Server(_script("raw.py", model, ports[1]), ports[1]),
-        _FASTAPI: Server(_script("fastapi_pydantic.py", model, ports[2]), ports[2]),
-    }
-    limits = {_RAW: 1 / 0.55, _FASTAPI: 1 / 1.8}
-    return _beside("thin model, 8 connections", 8, folder, servers, limits, pairs)
+class _Figure:
+    """The rows, one table after the other."""
+
+    def __init__(self, folder: Path, *, quick: bool) -> None:
+        self._folder = folder
+        self._seconds = 1 if quick else _SECONDS
+        values = np.random.default_rng(1).standard_normal((1, 64)).astype(np.float32)
+        self._inputs = {"x": values}
+        self._task = Task.of(_model(folder / "thin", [64, 10]), self._inputs)
+
+    def thin(self, pairs: int) -> list[Row]:
+        """Beside what people write, and what they install."""
+        made: dict[str, Maker] = {
+            OURS: lambda _: _ours(self._task),
+            _KEYS: lambda folder: _with_key(self._task, folder),
+            **self._peers(),
+        }
+        what = "thin model, 8 connections"
+        with ExitStack() as stack:
+            up, missing = self._up(made, stack)
+            samples, later = self._measured(up, 8, pairs)
+        missing |= later
+        rows = []
+        for name, limit in _THIN.items():
+            rows += _rows(what, (OURS, name), up, samples, missing, limit, pairs)
+        measured = [name for name in FRAMEWORKS if samples.get(name)]
+        best = [min(measured, key=lambda name: float(np.median(samples[name])))] if measured else []
+        for name in (_RAW, _FASTAPI, *best):
+            sides = (_KEYS, name)
+            rows += _rows(f"{what}, {_KEYS}", sides, up, samples, missing, _THIN[name], pairs)
+        return rows
+
+    def joined(self, pairs: int) -> list[Row]:
+        """What it is worth to join requests that wait."""
+        model = _model(self._folder / "middle", [64, 2048, 2048, 2048, 10])
+        task = Task.of(model, self._inputs)
+        made: dict[str, Maker] = {
+            OURS: lambda _: _ours(task),
+            _ALONE: lambda _: _ours(task, "--batch", "1"),
+        }
+        with ExitStack() as stack:
+            up, missing = self._up(made, stack)
+            samples, later = self._measured(up, 32, pairs)
+        what = "middle-sized network, 32 connections"
+        return _rows(what, (OURS, _ALONE), up, samples, missing | later, 1.0, pairs)
+
+    def start(self, pairs: int) -> list[Row]:
+        """From the command to the first right answer, and what it then takes."""
+        made: dict[str, Maker] = {OURS: lambda _: _ours(self._task), **self._peers()}
+        memory: list[float] = []
+
+        def once(name: str) -> float:
+            place = tempfile.mkdtemp(dir=self._folder)
+            server = made[name](Path(place) / "server")
+            begin = time.perf_counter()
+            with running(server, self._folder) as up:
+                taken = time.perf_counter() - begin
+                if name == OURS:
+                    memory.append(up.resident)
+            return taken
+
+        samples, missing = interleaved(pairs, {name: partial(once, name) for name in made})
+        what = "start to the first right answer"
+        ours = samples[OURS]
+        return [
+            Row(what=what, unit="s", ours=ours, at_most=0.4),
+            *(
+                Row(
+                    what=what,
+                    unit="s",
+                    ours=ours,
+                    name=name,
+                    theirs=samples[name],
+                    missing=missing.get(name, ""),
+                )
+                for name in made
+                if name != OURS
+            ),
+            Row(what="resident after it", unit="MiB", ours=memory, at_most=120),
+        ]
+
+    def _peers(self) -> dict[str, Maker]:
+        found: dict[str, Maker] = {
+            _RAW: lambda _: _script("raw.py", self._task),
+            _FASTAPI: lambda _: _script("fastapi_pydantic.py", self._task),
+        }
+        return found | {
+            name: partial(framework, self._task) for name, framework in FRAMEWORKS.items()
+        }
+
+    def _up(
+        self, made: Mapping[str, Maker], stack: ExitStack
+    ) -> tuple[dict[str, Running], dict[str, str]]:
+        """All of them started and stopped again, and why a peer is not there.
+
+        :raises NotMeasuredError: ours is not.
+        """
+        found: dict[str, Running] = {}
+        missing: dict[str, str] = {}
+        for name, maker in made.items():
+            place = Path(tempfile.mkdtemp(dir=self._folder))
+            try:
+                found[name] = stack.enter_context(running(maker(place / "server"), place))
+            except NotMeasuredError as error:
+                if name in (OURS, _KEYS):
+                    raise
+                missing[name] = str(error)
+                continue
+            found[name].pause()
+        return found, missing
+
+    def _measured(
+        self, up: Mapping[str, Running], connections: int, pairs: int
+    ) -> tuple[dict[str, list[float]], dict[str, str]]:
+        measures = {
+            name: partial(each.load, connections, self._seconds, self._folder)
+            for name, each in up.items()
+        }
+        return interleaved(pairs, measures, warm=1)
 
 
-def _joined(folder: Path, pairs: int) -> list[Row]:
-    model = _model(folder / "middle", [64, 2048, 2048, 2048, 10])
-    ports = free_ports(2)
-    servers = {
-        OURS: Server(_ours(model, ports[0]), ports[0]),
-        _ALONE: Server(_ours(model, ports[1], "--batch", "1"), ports[1]),
-    }
-    what = "middle-sized network, 32 connections"
-    return _beside(what, 32, folder, servers, {_ALONE: 1.0}, pairs)
-
-
-def _beside(
+def _rows(
     what: str,
-    connections: int,
-    folder: Path,
-    servers: Mapping[str, Server],
-    limits: Mapping[str, float],
+    sides: tuple[str, str],
+    up: Mapping[str, Running],
+    samples: Mapping[str, list[float]],
+    missing: Mapping[str, str],
+    limit: float,
     pairs: int,
 ) -> list[Row]:
-    """Rows of the rate and of the 99th percentile, beside each reference."""
-    with ExitStack() as stack:
-        for server in servers.values():
-            stack.enter_context(_running(server, folder))
-        measures = {
-            name: partial(_load, server, connections, folder) for name, server in servers.items()
-        }
-        samples, missing = interleaved(pairs, measures, warm=1)
-    rows = []
-    for name, limit in limits.items():
-        lack = missing.get(name, "")
-        ours, theirs = servers[OURS].p99[-pairs:], servers[name].p99[-pairs:]
-        rate = Row(
+    """Rows of the rate and of the 99th percentile, one side beside the other."""
+    ours, theirs = sides
+    lack = missing.get(theirs, "") or missing.get(ours, "")
+
+    def tails(name: str) -> list[float]:
+        return up[name].server.p99[-pairs:] if samples.get(name) else []
+
+    return [
+        Row(
             what=f"{what}: time a request",
             unit="µs",
-            ours=samples[OURS],
-            name=name,
-            theirs=samples[name],
+            ours=samples[ours],
+            name=theirs,
+            theirs=samples.get(theirs, []),
             at_most=limit,
             missing=lack,
-        )
-        tail = Row(
+        ),
+        Row(
             what=f"{what}: 99th percentile",
             unit="ms",
-            ours=ours,
-            name=name,
-            theirs=theirs,
+            ours=tails(ours),
+            name=theirs,
+            theirs=tails(theirs),
             at_most=1.0,
             missing=lack,
-        )
-        rows += [rate, tail]
-    return rows
-
-
-def _start(folder: Path, pairs: int) -> list[Row]:
-    """From the command to the first right answer, and what it then takes."""
-    model = folder / "thin" / "model.onnx"
-    seconds: list[float] = []
-    memory: list[float] = []
-    theirs: list[float] = []
-    for _ in range(pairs):
-        ports = free_ports(2)
-        servers = [
-            Server(_ours(model, ports[0]), ports[0]),
-            Server(_script("raw.py", model, ports[1]), ports[1]),
-        ]
-        for server, times in zip(servers, (seconds, theirs), strict=True):
-            begin = time.perf_counter()
-            with _running(server, folder) as process:
-                times.append(time.perf_counter() - begin)
-                if times is seconds:
-                    memory.append(process.memory_info().rss / 2**20)
-    return [
-        Row(what="start to the first right answer", unit="s", ours=seconds, at_most=0.4),
-        Row(
-            what="start to the first right answer",
-            unit="s",
-            ours=seconds,
-            name=_RAW,
-            theirs=theirs,
         ),
-        Row(what="resident after it", unit="MiB", ours=memory, at_most=120),
     ]
 
 
-@contextmanager
-def _running(server: Server, folder: Path) -> Iterator[psutil.Process]:
-    """A server on the first core, from its first right answer on."""
-    log = folder / f"{server.port}.log"
-    argv = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *server.argv]
-    with started(argv, env=clean_environment(), cwd=_SERVERS.parent.parent, log=log) as process:
-        deadline = time.perf_counter() + _WITHIN
-        while not _answers(server, folder):
-            if process.poll() is not None or time.perf_counter() > deadline:
-                raise NotMeasuredError(f"the server does not answer: {last_lines(log)}")
-            time.sleep(0.002)
-        yield psutil.Process(process.pid)
-
-
-def _answers(server: Server, folder: Path) -> bool:
-    headers = {"content-type": "application/json"}
-    request = urllib.request.Request(
-        server.url, (folder / "body.json").read_bytes(), headers=headers
+def _ours(task: Task, *more: str) -> Server:
+    (port,) = free_ports(1)
+    return Server(
+        [_serving(task, "--port", str(port), *more)],
+        f"http://127.0.0.1:{port}/{_PATH}",
+        task.open_inference,
+        task.expected,
     )
-    try:
-        with urllib.request.urlopen(request, timeout=5) as response:
-            outputs = orjson.loads(response.read())["outputs"]
-    except (OSError, urllib.error.URLError):
-        return False
-    return len(outputs[0]["data"]) == 10
 
 
-def _load(server: Server, connections: int, folder: Path) -> float:
-    """Microseconds a request under load from the second core."""
-    log = folder / "wrk.log"
-    log.unlink(missing_ok=True)
-    core = sorted(os.sched_getaffinity(0))[1]
-    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{_SECONDS}", "-s", "post.lua", server.url]
-    argv = ["taskset", "-c", str(core), *wrk]
-    timed(argv, env=clean_environment(), cwd=folder, log=log, within=_SECONDS + 30)
-    found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+)", log.read_text())
-    if not found:
-        raise NotMeasuredError(f"wrk said nothing of use: {last_lines(log)}")
-    requests, duration, p99, bad = map(int, found.groups())
-    if bad or not requests:
-        raise NotMeasuredError(f"{bad} of {requests} requests failed")
-    server.p99.append(p99 / 1000)
-    return duration / requests
+def _with_key(task: Task, folder: Path) -> Server:
+    """The server behind the gateway, which takes callers with keys only; both on the one core."""
+    (port,) = free_ports(1)
+    folder.mkdir()
+    socket, routes, state = folder / "s.sock", folder / "routes.json", folder / "state"
+    save(routes, {"m": Route.of(1, [socket])})
+    _, secret = Keys(state / "keys.json").create("bench")
+    gateway = (
+        *(sys.executable, "-P", "-m", "tracklayer.gateway", "--access", "keys"),
+        *("--port", str(port), "--admin", str(folder / "a.sock")),
+        *("--routes", str(routes), "--state", str(state)),
+    )
+    return Server(
+        [_serving(task, "--socket", str(socket)), gateway],
+        f"http://127.0.0.1:{port}/m/{_PATH}",
+        task.open_inference,
+        task.expected,
+        headers={"Authorization": f"Bearer {secret}"},
+    )
 
 
-def _ours(model: Path, port: int, *more: str) -> list[str]:
-    options = ("--name", "m", "--version", "1", "--port", str(port), *more)
-    return [
-        *(sys.executable, "-P", "-m", "tracklayer.serving"),
-        *("--model", str(model.parent), *options),
-    ]
+def _serving(task: Task, *where: str) -> list[str]:
+    program = [sys.executable, "-P", "-m", "tracklayer.serving", "--model", str(task.file.parent)]
+    return [*program, "--name", "m", "--version", "1", *where]
 
 
-def _script(name: str, model: Path, port: int) -> list[str]:
-    return [sys.executable, str(_SERVERS / name), str(model), str(port)]
+def _script(name: str, task: Task) -> Server:
+    (port,) = free_ports(1)
+    return Server(
+        [[sys.executable, str(_SERVERS / name), str(task.file), str(port)]],
+        f"http://127.0.0.1:{port}/{_PATH}",
+        task.open_inference,
+        task.expected,
+    )
 
 
 def _model(folder: Path, sizes: list[int]) -> Path:
