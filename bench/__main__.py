@@ -26,6 +26,7 @@ FIGURES = {
     "rollouts": "versions that take over under a constant load, half of them bad",
     "fetch": "files from a hub on this machine, by us and by huggingface_hub",
     "serving": "a model behind HTTP: rate, latency, start, memory",
+    "encoder": "an encoder of DistilBERT's size over HTTP, on one thread, as it is and optimised",
     "optimise": "networks as the optimise step serves them, beside every candidate, on one thread",
 }
 """Name of a module of this package -> what it measures."""
@@ -69,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help="how often each side is measured")
     parser.add_argument("--projects", type=int, default=1000, help="how many (`projects`)")
     parser.add_argument("--seconds", type=float, default=60, help="of one window (`idle`)")
-    quick = "small sizes (`store`, `fetch`, `optimise`): to see that all works; nothing is written"
+    quick = "small sizes, where there are any: to see that all works; nothing is written"
     parser.add_argument("--quick", action="store_true", help=quick)
     newest = "print the newest results, no more; with FILE: measure, then write them there"
     parser.add_argument(

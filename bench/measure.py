@@ -36,8 +36,8 @@ class Options:
     :param pairs: how often each side is measured; None: as often as the figure needs.
     :param projects: how many projects the figure ``projects`` has.
     :param seconds: length of one window of the figure ``idle``.
-    :param quick: small sizes (``store``, ``fetch``): shows that all works, says nothing about how
-        fast it is.
+    :param quick: small sizes, where a figure has any: shows that all works, says nothing about
+        how fast it is.
     """
 
     pairs: int | None = None
