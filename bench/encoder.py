@@ -154,7 +154,6 @@ class _Figure:
     @contextmanager
     def _served(self, make: Callable[[Path], Server], place: Path) -> Iterator[Measure]:
         with running(make(place / "server"), place) as up:
-            up.pause()
             yield lambda: up.load(1, self._seconds, self._folder) / 1000
 
     @contextmanager

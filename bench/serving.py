@@ -104,10 +104,10 @@ class _Figure:
         memory: list[float] = []
 
         def once(name: str) -> float:
-            place = tempfile.mkdtemp(dir=self._folder)
-            server = made[name](Path(place) / "server")
+            place = Path(tempfile.mkdtemp(dir=self._folder))
+            server = made[name](place / "server")
             begin = time.perf_counter()
-            with running(server, self._folder) as up:
+            with running(server, place) as up:
                 taken = time.perf_counter() - begin
                 if name == OURS:
                     memory.append(up.resident)
@@ -145,7 +145,7 @@ class _Figure:
     def _up(
         self, made: Mapping[str, Maker], stack: ExitStack
     ) -> tuple[dict[str, Running], dict[str, str]]:
-        """All of them started and stopped again, and why a peer is not there.
+        """All of them started, and why a peer is not there.
 
         :raises NotMeasuredError: ours is not.
         """
@@ -159,8 +159,6 @@ class _Figure:
                 if name in (OURS, _KEYS):
                     raise
                 missing[name] = str(error)
-                continue
-            found[name].pause()
         return found, missing
 
     def _measured(
