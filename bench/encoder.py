@@ -63,6 +63,7 @@ class _Figure:
         choice = self._choose()
         samples, missing = self._samples(choice, pairs)
         what, name = f"{TOKENS} tokens over HTTP", choice.chosen.name
+        error = choice.chosen.error
         limits: dict[str, float | None] = {_BARE: _LIMIT_BARE}
         limits |= dict.fromkeys((_EAGER, *FRAMEWORKS))
 
@@ -87,7 +88,7 @@ class _Figure:
             Row(
                 what=f"error of what is chosen ({name})",
                 unit=f"({choice.chosen.metric})",
-                ours=[choice.chosen.error or 0.0],
+                ours=[] if error is None else [error],
                 at_most=Budget().error,
             ),
         ]
