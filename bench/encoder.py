@@ -155,7 +155,7 @@ class _Figure:
     @contextmanager
     def _served(self, make: Callable[[Path], Server], place: Path) -> Iterator[Measure]:
         with running(make(place / "server"), place) as up:
-            yield lambda: up.load(1, self._seconds, self._folder) / 1000
+            yield lambda: up.one_caller(self._seconds)
 
     @contextmanager
     def _alone(self, argv: Sequence[object], place: Path) -> Iterator[Measure]:

@@ -6,6 +6,7 @@ it: none of them uses the processor then.
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -147,6 +149,32 @@ class Running:
         """MiB of all its processes; what they share counts for each."""
         members = [member for process in self._processes for member in family(process)]
         return sum(member.memory_info().rss for member in members) / 2**20
+
+    def one_caller(self, seconds: float) -> float:
+        """Milliseconds from a request to its answer, by a caller who sends one after the other.
+
+        :raises NotMeasuredError: a request failed.
+        """
+        server, cores = self.server, os.sched_getaffinity(0)
+        url = urlsplit(server.url)
+        headers = {"Content-Type": "application/json", **server.headers}
+        connection = http.client.HTTPConnection(url.netloc, timeout=_WITHIN)
+        os.sched_setaffinity(0, {sorted(cores)[1]})
+        try:
+            count, begin = 0, time.perf_counter()
+            while (taken := time.perf_counter() - begin) < seconds:
+                connection.request("POST", url.path, server.body, headers)
+                answer = connection.getresponse()
+                said = answer.read()
+                if answer.status != 200:
+                    raise NotMeasuredError(f"a request failed: {answer.status} {said[:200]!r}")
+                count += 1
+        except (OSError, http.client.HTTPException) as error:
+            raise NotMeasuredError(f"a request failed: {error}") from error
+        finally:
+            os.sched_setaffinity(0, cores)
+            connection.close()
+        return 1000 * taken / count
 
     def load(self, connections: int, seconds: float, folder: Path) -> float:
         """Microseconds a request: the time that ``connections`` took by the requests they made.
