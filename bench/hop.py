@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.measure import OURS, NotMeasuredError, Options, Row, interleaved
 from bench.processes import clean_environment, free_ports, last_lines, started
+from bench.reloads import program
 from tracklayer.gateway import GatewayClient
 
 _MODEL = "thin"
@@ -153,7 +154,7 @@ def _running(folder: Path, core: int) -> Iterator[dict[str, str]]:
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     socket = folder / "s.sock"
     serving = ("tracklayer.serving", "--model", model, "--name", _MODEL, "--version", 1)
-    admins = {name: folder / f"{index}.sock" for index, name in enumerate(gateways)}
+    homes = {name: folder / f"gateway{index}" for index, name in enumerate(gateways)}
     programs: dict[str, Sequence[object]] = {
         "server": ("-m", *serving, "--socket", socket, "--inline", 5),
         _ALONE: ("-m", *serving, "--port", ports[_ALONE], "--inline", 5),
@@ -161,8 +162,9 @@ def _running(folder: Path, core: int) -> Iterator[dict[str, str]]:
         _HTTPX: ("-m", "bench.httpx_proxy", ports[_HTTPX], socket, f"/{_MODEL}"),
     }
     for name, gateway in gateways.items():
-        files = ("--routes", folder / name / "routes.json", "--state", folder / name / "state")
-        where = ("--port", ports[name], "--admin", admins[name])
+        home = homes[name]
+        files = ("--routes", home / "routes.json", "--state", home / "state")
+        where = ("--port", ports[name], "--admin", home / "a.sock")
         programs[name] = ("-m", "tracklayer.gateway", *where, *files, *gateway.options)
     root = Path(__file__).parent.parent
     pinned: list[str] = ["taskset", "-c", str(core)]
@@ -179,7 +181,7 @@ def _running(folder: Path, core: int) -> Iterator[dict[str, str]]:
         asked = (*gateways, _ALONE, _AIOHTTP, _HTTPX)
         urls = {name: f"http://127.0.0.1:{ports[name]}/{_MODEL}" for name in asked}
         urls[_ALONE] = f"http://127.0.0.1:{ports[_ALONE]}"
-        if haproxy := _found("haproxy"):
+        if haproxy := program("haproxy"):
             config = folder / "haproxy.cfg"
             text = _HAPROXY_CONFIG.format(port=ports[_HAPROXY], model=_MODEL, socket=socket)
             config.write_text(text)
@@ -192,7 +194,7 @@ def _running(folder: Path, core: int) -> Iterator[dict[str, str]]:
         for name in gateways:
             health = f"http://127.0.0.1:{ports[name]}/-/health"
             _wait(partial(_answers, health), folder / f"{name}.log")
-            GatewayClient(admins[name]).switch(_MODEL, 1, [socket])
+            GatewayClient(homes[name] / "a.sock").switch(_MODEL, 1, [socket])
         for name, url in urls.items():
             _wait(partial(_answers, f"{url}/v2/health/ready"), folder / f"{name}.log")
         yield urls
@@ -200,19 +202,14 @@ def _running(folder: Path, core: int) -> Iterator[dict[str, str]]:
 
 def _gateways() -> dict[str, _Gateway]:
     """Those that run here."""
-    program = [sys.executable, "-P", "-m", "tracklayer.gateway", "--help"]
-    help_ = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    argv = [sys.executable, "-P", "-m", "tracklayer.gateway", "--help"]
+    help_ = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     return {
         name: gateway
         for name, gateway in _GATEWAYS.items()
         if (not gateway.options or gateway.options[0] in help_)
-        and (not gateway.needs or _found(gateway.needs))
+        and (not gateway.needs or program(gateway.needs))
     }
-
-
-def _found(program: str) -> str | None:
-    """Where a program is; those that serve are often off the path of who is not root."""
-    return shutil.which(program) or shutil.which(program, path="/usr/sbin")
 
 
 def _wrk(url: str, script: Path, core: int, seconds: float) -> tuple[float, float]:

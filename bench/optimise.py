@@ -71,7 +71,9 @@ def _rows(
     def said(candidate: Candidate) -> str:
         if candidate.name == best:
             return f"{best}, the best allowed"
-        return candidate.name if candidate.allowed else f"{candidate.name} (not allowed)"
+        if candidate.name in samples and not candidate.allowed:
+            return f"{candidate.name} (not allowed)"
+        return candidate.name
 
     return [
         Row(
