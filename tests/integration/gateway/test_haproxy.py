@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from tracklayer.gateway import Route
+from tracklayer.gateway import GatewayClient, Route
 from tracklayer.gateway.haproxy.control import Control
 
 
@@ -141,3 +142,26 @@ def test_one_that_cannot_do_it_is_one_message(
     assert f"error: {old} is 2.4, and 2.6 is needed" in said
     assert "apt install haproxy" in said
     assert "Traceback" not in said
+
+
+def test_folders_may_be_called_anything(spawn: Any, echo: Any) -> None:
+    one = echo()
+    # A short one: the path of a socket may have 107 bytes.
+    with TemporaryDirectory() as name:
+        folder = Path(name) / 'it\'s 1% "a; b" #1'
+        folder.mkdir()
+        odd = folder / "one.sock"
+        one.path.rename(odd)
+        process = spawn(
+            "tracklayer.gateway",
+            *("--port", 0, "--admin", folder / "a.sock", "--routes", folder / "routes.json"),
+            *("--state", folder / "state", "--proxy", "haproxy"),
+        )
+        url = process.stdout.readline().split()[-1]
+        GatewayClient(folder / "a.sock").switch("digits", 1, [odd])
+        for _ in range(10):
+            assert httpx.get(f"{url}/digits/x").status_code == 200
+        told = asyncio.run(Control(folder / "a.haproxy" / "control.sock")("show stat lane0 4 -1"))
+        assert [line.split(",")[7] for line in told.splitlines() if ",s1," in line] == ["10"]
+        process.terminate()
+        assert process.wait(10) == 0

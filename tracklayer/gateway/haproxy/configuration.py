@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 from pathlib import Path
 from string import Template
@@ -42,11 +43,12 @@ def configuration(
     :param drain: seconds to finish at a stop.
     :param lanes: backends that a version can be given.
     """
+    here = _word(folder)
     filled = Template((_HERE / "haproxy.cfg").read_text()).substitute(
-        folder=folder,
-        front=_HERE / "front.lua",
+        folder=here,
+        front=_word(_HERE / "front.lua"),
         listener=listener,
-        tls=f" ssl crt {folder / CERTIFICATE} alpn http/1.1" if tls else "",
+        tls=f" ssl crt {here}/{CERTIFICATE} alpn http/1.1" if tls else "",
         connections=_connections(),
         threads=min(_THREADS, len(os.sched_getaffinity(0))),
         errors="\n".join(_error(status, message) for status, message in _ERRORS.items()),
@@ -59,13 +61,18 @@ def configuration(
         version=VERSION_HEADER,
         passage=PASSAGE_HEADER,
     )
-    backup = f"    server whole unix@{folder}/inner.sock backup"
+    backup = f"    server whole unix@{here}/inner.sock backup"
     return filled + "".join(f"backend {lane(n)} from lane\n{backup}\n" for n in range(lanes))
 
 
 def lane(number: int) -> str:
     """The name of a backend that a version can be given."""
     return f"lane{number}"
+
+
+def _word(path: Path) -> str:
+    """A path as one word of the configuration (configuration manual, section 2.2)."""
+    return re.sub(r"([\s\\#\"'])", r"\\\1", str(path))
 
 
 def _error(status: int, message: str) -> str:

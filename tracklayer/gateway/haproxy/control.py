@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 from tracklayer.errors import PlatformError
 
 _WITHIN = 10.0
 """Seconds for the answer to a command."""
+
+
+def word(path: Path) -> str:
+    """A path as one word of a command."""
+    return re.sub(r"([\s\\;])", r"\\\1", str(path))
 
 
 class Control:

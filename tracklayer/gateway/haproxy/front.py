@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
-import signal
 import socket
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+import tracklayer
 from tracklayer.errors import PlatformError
 from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.backends import Backend
 from tracklayer.gateway.haproxy.configuration import CERTIFICATE, configuration
-from tracklayer.gateway.haproxy.control import Control
+from tracklayer.gateway.haproxy.control import Control, word
 from tracklayer.gateway.haproxy.installed import program
 from tracklayer.gateway.haproxy.lanes import Lanes
 from tracklayer.gateway.haproxy.requests import Requests
@@ -23,7 +26,6 @@ from tracklayer.gateway.live import LiveRoute
 from tracklayer.gateway.stats import VersionStats
 from tracklayer.gateway.tls import Certificate
 from tracklayer.gateway.usage import Usage
-from tracklayer.runtimes.linux import die_with_parent
 from tracklayer.sockets import accepts, listen_unix
 
 log = logging.getLogger(__name__)
@@ -136,8 +138,8 @@ class Front:
         path = self._write_certificate()
         text = "\n".join(line for line in path.read_text().splitlines() if line.strip())
         try:
-            await self._control(f"set ssl cert {path} <<\n{text}\n")
-            await self._control(f"commit ssl cert {path}")
+            await self._control(f"set ssl cert {word(path)} <<\n{text}\n")
+            await self._control(f"commit ssl cert {word(path)}")
         except PlatformError as error:
             log.error("HAProxy keeps the certificate that it has: %s", error.message)
 
@@ -156,7 +158,8 @@ class Front:
                 await self.settle()
             except (PlatformError, TimeoutError) as error:
                 log.warning("HAProxy is ended with requests at work: %r", error)
-            process.terminate()
+            with suppress(ProcessLookupError):
+                process.terminate()
             await process.wait()
         self._lanes.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -190,10 +193,12 @@ class Front:
             )
         )
         self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-S", "-P", "-m", "tracklayer.runtimes.tethered", str(os.getpid())),
             *(self._program, "-db", "-q", "-f", str(file)),
+            env=os.environ | {"PYTHONPATH": str(Path(tracklayer.__file__).parent.parent)},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self._public.fileno(),),
-            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+            start_new_session=True,  # a signal for our group is not for it: it ends after us
         )
         await self._ready(file)
         await self._lanes.follow(self._live, self._admission, ())

@@ -16,7 +16,7 @@ from tracklayer.errors import PlatformError
 from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.backends import Backend
 from tracklayer.gateway.haproxy.configuration import lane
-from tracklayer.gateway.haproxy.control import Control
+from tracklayer.gateway.haproxy.control import Control, word
 from tracklayer.gateway.keys import Key
 from tracklayer.gateway.live import LiveRoute, LiveVersion
 from tracklayer.gateway.table import segments
@@ -34,6 +34,10 @@ _REST = 5.0
 
 # A server that refuses a connection is out at once, and is asked again twice a second.
 _SERVER = "check inter 500ms rise 1 observe layer4 error-limit 1 on-error mark-down"
+
+
+class _RefusedError(PlatformError):
+    """HAProxy does not do what it was told."""
 
 
 @dataclass(slots=True)
@@ -81,9 +85,13 @@ class Lanes:
             for version in route.versions.values()
         }
         gone: list[tuple[_Lane, Path]] = []
-        for key, version in wanted.items():
-            gone += await self._serve(key, version)
         left = [self._held.pop(key) for key in list(self._held) if key not in wanted]
+        for key, version in wanted.items():
+            try:
+                gone += await self._serve(key, version)
+            except _RefusedError as error:
+                log.error("%s; %s %d is left to the gateway's own proxy", error.message, *key)
+                left.append(self._held.pop(key))
         gone += [(each, path) for each in left for path in each.servers]
         await self._tell(live, admission)
         backends = {backend.path: backend for backend in leaving}
@@ -113,7 +121,8 @@ class Lanes:
                 held.made += 1
                 name = f"s{held.made}"
                 place = f"{held.name}/{name}"
-                await self._do(f"add server {place} unix@{path} {_SERVER}", "New server registered")
+                added = f"add server {place} unix@{word(path)} {_SERVER}"
+                await self._do(added, "New server registered")
                 await self._do(f"enable health {place}; enable server {place}", "")
                 held.servers[path] = name
         return [(held, path) for path in held.servers if path not in paths]
@@ -149,7 +158,7 @@ class Lanes:
         keys = {key.digest.upper(): _key(key, tokens) for key, tokens in admission.all()}
         text = lua({"closed": admission.closed, "places": places, "keys": keys})
         await asyncio.to_thread(self._write, f"return {text}\n")
-        await self._do(f"tracklayer load {self._file}", "ok")
+        await self._do(f"tracklayer load {word(self._file)}", "ok")
 
     def _write(self, text: str) -> None:
         self._file.touch(mode=0o600)
@@ -181,7 +190,7 @@ class Lanes:
     async def _do(self, command: str, expected: str) -> None:
         answer = await self._control(command)
         if expected not in answer or (not expected and answer):
-            raise PlatformError(f"HAProxy answers {answer!r} to {command!r}")
+            raise _RefusedError(f"HAProxy answers {answer!r} to {command!r}")
 
 
 def _key(key: Key, tokens: float | None) -> dict[str, Any]:
