@@ -26,12 +26,15 @@ from tracklayer.gateway.live import LiveRoute
 from tracklayer.gateway.stats import VersionStats
 from tracklayer.gateway.tls import Certificate
 from tracklayer.gateway.usage import Usage
-from tracklayer.sockets import accepts, listen_unix
+from tracklayer.sockets import LONGEST, accepts, listen_unix
 
 log = logging.getLogger(__name__)
 
 _LANES = 256
 """Versions that HAProxy passes requests on to; those beyond are left to the gateway's own proxy."""
+
+_LONGEST_NAME = "control.sock.4194304.tmp"
+"""HAProxy listens under such a name, with its process id, before it renames the file."""
 
 _READY = 10.0
 """Seconds that HAProxy may take to start."""
@@ -64,6 +67,11 @@ class Front:
         drain: float,
     ) -> None:
         self._program = program()
+        if len(os.fsencode(folder / _LONGEST_NAME)) > LONGEST:
+            raise PlatformError(
+                f"the path {folder} is too long for HAProxy's sockets",
+                hint="Choose a shorter folder for sockets (XDG_RUNTIME_DIR).",
+            )
         self._folder = folder
         self._public = public
         self._certificate = certificate
