@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from tracklayer.errors import SourceError
 from tracklayer.sources import Context, Local, Remote
 from tracklayer.sources.git_program import Git
+from tracklayer.store.disk import explained
 from tracklayer.store.manifest import walk
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -96,7 +97,8 @@ class GitSource:
         from tracklayer.sources.lfs import Pointer, contents, read_pointer
 
         git = Git.of(self.url, context)
-        tree = self._check_out(git, revision, context)
+        with explained(context.scratch):
+            tree = self._check_out(git, revision, context)
         pointers: list[Pointer] = []
         for path, file, executable in walk(tree):
             if pointer := read_pointer(path, file, executable=executable):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tracklayer.errors import SourceError
+from tracklayer.errors import SourceError, StoreError
 from tracklayer.sources import Context, Credential
+from tracklayer.store.disk import explained
 
 _SECONDS = 3600
 _SETTINGS = (
@@ -27,6 +29,8 @@ _SSH = (
     *("BatchMode=yes", "StrictHostKeyChecking=yes", "ClearAllForwardings=yes", "ForwardAgent=no"),
     *("PermitLocalCommand=no", "ConnectTimeout=30", "ServerAliveInterval=15"),
 )
+_FULL = re.compile("No space left on device|Disk quota exceeded")
+_LITTLE = 1 << 20  # bytes with which git does not come far
 _KEPT = ("GIT_SSL_", "GIT_CONFIG_", "GIT_ASKPASS", "GIT_EXEC_PATH", "GIT_TEMPLATE_DIR")
 
 
@@ -39,6 +43,7 @@ class Git:
     """
 
     url: str
+    scratch: Path
     settings: tuple[str, ...]
     ssh: tuple[str, ...]
 
@@ -66,7 +71,7 @@ class Git:
             # For this server only: git may be led to another one, and asks for a login there too.
             helper = f"!f() {{ test $1 = get && cat {file}; }}; f"
             settings += ["credential.helper=", f"credential.https://{parts.netloc}.helper={helper}"]
-        return cls(url, tuple(settings), tuple(ssh))
+        return cls(url, context.scratch, tuple(settings), tuple(ssh))
 
     def __call__(self, *arguments: str, at: Path | None = None, said: str = "") -> str:
         """What git prints.
@@ -74,6 +79,7 @@ class Git:
         :param at: the repository that it works in.
         :param said: its standard input.
         :raises SourceError: there is no git, it failed, it took too long.
+        :raises StoreError: the disk is full.
         """
         command = ["git", *([f"--git-dir={at}"] if at else [])]
         for setting in self.settings:
@@ -133,6 +139,12 @@ class Git:
             raise SourceError(f"{name} took longer than {_SECONDS} s on {self.url}") from error
         if done.returncode:
             what = done.stderr.decode(errors="replace").strip()[-2000:]
+            # Not every part of git says why it could not write.
+            if _FULL.search(what) or shutil.disk_usage(self.scratch).free < _LITTLE:
+                raise StoreError(
+                    f"{name} for {self.url}: {what}",
+                    hint=f"Free some space on the file system of {self.scratch}.",
+                )
             raise SourceError(f"{name} failed for {self.url}: {what}", hint=self._hint(what))
         return done.stdout.decode(errors="replace")
 
@@ -190,7 +202,8 @@ def _check_key(file: str) -> None:
 
 
 def _secret(folder: Path, text: str) -> Path:
-    descriptor, name = tempfile.mkstemp(dir=folder)  # owner-only
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    with explained(folder):
+        descriptor, name = tempfile.mkstemp(dir=folder)  # owner-only
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
     return Path(name)

@@ -53,6 +53,11 @@ class Room:
         shutil.copytree(self.folder, folder)
         return Room(folder)
 
+    def move(self, folder: Path) -> None:
+        """To another disk, for example."""
+        shutil.move(self.folder, folder)
+        self.folder = folder
+
     def check(self) -> None:
         """See that nothing is damaged, and that what had a name is there as it was stored."""
         assert self.store.verify() == []

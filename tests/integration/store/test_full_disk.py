@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tracklayer.store.keys import FileKeys
 from tracklayer.store.seal import CHUNK
 
 if TYPE_CHECKING:
+    from tests.integration.conftest import TightDisk
     from tests.integration.store.conftest import Room
 
 CONTENT = bytes(range(256)) * (CHUNK // 256) + b"12345"
@@ -66,6 +68,39 @@ def test_at_every_step(
     assert step > 3
     if work is get:
         assert scan(room.folder / "run" / "input") == scan(room.folder / "files" / "a")
+
+
+@pytest.mark.parametrize("work", [put, receive, get, rotate])
+def test_at_every_page(
+    furnished: Room, tight_disk: TightDisk, work: Callable[[Room], None]
+) -> None:
+    """The same on a real disk: whichever call it is that finds no room, at whatever byte."""
+    if work is put:
+        furnished.put("new", big=CONTENT[:-1], small=b"new")
+        furnished.store.collect()
+    furnished.move(tight_disk.folder / "room")
+    refused = 0
+    for pages in range(200):
+        room = furnished.copy(f"room {pages}")
+        tight_disk.leave(pages)
+        try:
+            work(room)
+            done = True
+        except StoreError as error:
+            done = False
+            assert "Free some space" in str(error)  # noqa: PT017 - or it came to its end
+        tight_disk.clear()
+        assert done or not (room.folder / "run" / "input").exists()
+        room.check()
+        work(room)
+        room.check()
+        assert room.left_over() == []
+        shutil.rmtree(room.folder)
+        if done:
+            break
+        refused += 1
+    assert done
+    assert refused > (0 if work is rotate else 3)  # which writes in place, but for the new key
 
 
 @pytest.fixture
