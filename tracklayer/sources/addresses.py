@@ -11,6 +11,9 @@ from urllib.request import getproxies, proxy_bypass
 
 from tracklayer.errors import SourceError
 
+# RFC 6052 (NAT64), RFC 4291 (IPv4-compatible; :: and ::1 are among these, and not global either).
+_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96")))
+
 
 def shown(url: str) -> str:
     """An address for people: without what may be secret, the query and the user."""
@@ -79,9 +82,16 @@ def loopback(host: str) -> bool:
 def private_address(address: str) -> bool:
     """Whether an IP address is of a private network, of this machine, or otherwise not public."""
     found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-        found = found.ipv4_mapped
+    if isinstance(found, ipaddress.IPv6Address):
+        found = _carried(found) or found
     return not found.is_global or found.is_multicast
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that one of IPv6 stands for, where a translator or a tunnel leads there."""
+    if any(address in network for network in _TRANSLATED):
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def private(parts: SplitResult) -> bool:

@@ -261,7 +261,15 @@ def test_another_server_is_not_shown_the_token(
 
 
 @pytest.mark.parametrize(
-    "address", ["https://127.0.0.1:{port}/f", "http://127.0.0.1:{port}/f", "https://10.0.0.1/f"]
+    "address",
+    [
+        "https://127.0.0.1:{port}/f",
+        "http://127.0.0.1:{port}/f",
+        "https://10.0.0.1/f",
+        "https://[::1]:{port}/f",
+        "https://[fd00::1]/f",
+        "https://[::ffff:169.254.169.254]/latest",
+    ],
 )
 def test_the_web_does_not_lead_into_a_network(
     public: Any, engine: Any, promised: Promised, address: str

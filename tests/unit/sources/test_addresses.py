@@ -76,6 +76,12 @@ def test_bad(url: str) -> None:
         ("fd00::1", True),
         ("::ffff:10.0.0.1", True),
         ("::ffff:8.8.8.8", False),
+        ("64:ff9b::10.0.0.1", True),
+        ("64:ff9b::8.8.8.8", False),
+        ("2002:a00:1::1", True),
+        ("2002:808:808::1", False),
+        ("::127.0.0.1", True),
+        ("::", True),
     ],
 )
 def test_private_addresses(address: str, private: bool) -> None:
@@ -92,6 +98,10 @@ def test_private_addresses(address: str, private: bool) -> None:
         ("https://8.8.8.8/f", "http://127.0.0.1/f", False),
         ("https://8.8.8.8/f", "https://[::ffff:10.0.0.1]/f", False),
         ("https://8.8.8.8/f", "https://[fd00::1]/f", False),
+        ("https://8.8.8.8/f", "https://[64:ff9b::a9fe:a9fe]/f", False),
+        ("https://8.8.8.8/f", "https://[fe80::1]/f", False),
+        ("https://8.8.8.8/f", "https://0x7f.1/f", False),
+        ("https://8.8.8.8/f", "https://2130706433/f", False),
         ("https://8.8.8.8/f", "http://1.1.1.1/f", False),
         ("https://8.8.8.8/f", "file:///etc/passwd", False),
         ("https://10.0.0.1/f", "https://10.0.0.2/f", True),
