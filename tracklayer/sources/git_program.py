@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from tracklayer.errors import SourceError, StoreError
 from tracklayer.sources import Context, Credential
+from tracklayer.sources.addresses import check_redirect, shown
+from tracklayer.sources.api import Api
 from tracklayer.store.disk import explained
 
 _SECONDS = 3600
@@ -22,6 +24,7 @@ _SETTINGS = (
     "core.fsmonitor=false",
     "fetch.fsckObjects=true",
     "submodule.recurse=false",
+    "http.followRedirects=false",  # we look first where one leads
     "http.lowSpeedLimit=1000",
     "http.lowSpeedTime=60",
 )
@@ -30,6 +33,8 @@ _SSH = (
     *("PermitLocalCommand=no", "ConnectTimeout=30", "ServerAliveInterval=15"),
 )
 _FULL = re.compile("No space left on device|Disk quota exceeded")
+_MOVED = re.compile("The requested URL returned error: 30[12378]")
+_ASKED = "/info/refs"  # below a repository, what git asks for first
 _LITTLE = 1 << 20  # bytes with which git does not come far
 _KEPT = ("GIT_SSL_", "GIT_CONFIG_", "GIT_ASKPASS", "GIT_EXEC_PATH", "GIT_TEMPLATE_DIR")
 
@@ -84,7 +89,31 @@ class Git:
         command = ["git", *([f"--git-dir={at}"] if at else [])]
         for setting in self.settings:
             command += ["-c", setting]
-        return self._run([*command, *arguments], f"git {arguments[0]}", said)
+        name = f"git {arguments[0]}"
+        try:
+            return self._run([*command, *arguments], name, said)
+        except SourceError as error:
+            if not _MOVED.search(error.message):
+                raise
+        moved = ["-c", f"url.{self._moved()}.insteadOf={self.url}"]
+        return self._run([*command, *moved, *arguments], name, said)
+
+    def _moved(self) -> str:
+        """Where the server sends us, as it does when a repository has another name now.
+
+        :raises SourceError: it may not send us there, or to no repository.
+        """
+        with Api(self.url, {}, lambda _line: None) as api:
+            answer = api.ask("GET", f"{_ASKED}?service=git-upload-pack")
+        there = str(answer.next_request.url if answer.next_request else answer.url)
+        check_redirect(self.url, there)
+        base, found, _ = there.partition(_ASKED)
+        if not found or base == self.url:
+            raise SourceError(
+                f"{self.url} redirects to what is no repository: {shown(there)}",
+                hint="Write the address at which the repository is now.",
+            )
+        return base
 
     def remote(self, program: str, *arguments: str) -> str:
         """What a program of an ssh host prints about the repository.

@@ -175,6 +175,7 @@ class _Server:
                 self.until = _until(answer)
             except (ValueError, TypeError, KeyError) as error:
                 raise _not_spoken(f"git-lfs-authenticate of {self.git.url}") from error
+            check_redirect(f"https://{urlsplit(self.git.url).hostname}", self.api)
         else:
             base = self.git.url.rstrip("/")
             self.api = base + ("" if base.endswith(".git") else ".git") + "/info/lfs"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -84,6 +85,45 @@ def test_a_token_is_for_its_own_server(
         get(handle(server), LOGIN)
     assert other.seen
     assert not any(given for _, _, given in other.seen)
+
+
+def test_a_repository_that_has_moved(
+    server: GitServer, start_server: StartServer, get: Get, read: Read
+) -> None:
+    server.moved = start_server().url
+    assert read(get(handle(server))) == {"a.txt": b"1", "lib/b.txt": b"2"}
+    server.moved = server.url
+    with pytest.raises(SourceError, match="redirects"):
+        get(handle(server) + "#subdirectory=lib")
+
+
+def test_the_web_does_not_lead_git_into_a_network(
+    server: GitServer, start_server: StartServer, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A public server, which is this one for git, sends it to one of this machine's."""
+    public, port = "public.example.org", server.url.rpartition(":")[2]
+    other = start_server()
+    server.moved = other.url
+    for name, value in {
+        "COUNT": "1",
+        "KEY_0": "http.curloptResolve",
+        "VALUE_0": f"{public}:{port}:127.0.0.1",
+    }.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    look_up = socket.getaddrinfo
+    answers = ["127.0.0.1"]  # when it is connected to; when it is looked at:
+
+    def resolve(host: Any, *rest: Any, **named: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name == public:
+            host = answers.pop() if answers else "8.8.8.8"
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(SourceError, match=f"redirects to the private address {other.url}"):
+        get(f"git+https://{public}:{port}/repository/.git@main")
+    assert server.seen
+    assert other.seen == []
 
 
 @pytest.fixture
