@@ -171,6 +171,11 @@ class HostileServer:
                 with suppress(ConnectionError, ssl.SSLError):  # the other side may be killed
                     outer.behaviour(exchange, number)
 
+            def setup(self) -> None:
+                super().setup()
+                # What is counted is on its way, and does not wait here for a reader.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+
             def handle(self) -> None:
                 with suppress(ConnectionError, ssl.SSLError, ValueError):
                     super().handle()
