@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -93,7 +93,9 @@ def fetch(
         )
     meter = Meter(shown(handle), report, on_bytes)
     with tempfile.TemporaryDirectory(dir=scratch) if scratch else store.scratch() as folder:
-        context = Context(project, Path(folder), report, credential or from_environment)
+        # Once for all questions: in a terminal each answer of Airflow takes seconds.
+        asked_once = cache(credential or from_environment)
+        context = Context(project, Path(folder), report, asked_once)
         revision = revision or source.pin(context)
         key = source.key(revision)
         known = store.recall(key)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracklayer.errors import SourceError
-from tracklayer.sources import Credential
+from tracklayer.sources import Credential, fetch
 
 if TYPE_CHECKING:
     from tests.conftest import Hub
@@ -140,6 +140,17 @@ def test_a_gated_model_needs_a_token_that_was_accepted(hub: Hub, person: Person)
             person.fetch("hf://lab/gated")
     person.credential = Credential(password="hf_of_a_test")
     assert len(person.fetch("hf://lab/gated").manifest.files) == 2
+
+
+def test_whoever_has_the_token_is_asked_once(hub: Hub, person: Person, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def airflow(kind: str) -> Credential:
+        asked.append(kind)
+        return Credential(password="hf_of_a_test")
+
+    fetch("hf://lab/gated", project=tmp_path, store=person.store, credential=airflow)
+    assert asked == ["huggingface"]
 
 
 def test_a_private_model_looks_as_if_it_did_not_exist(hub: Hub, person: Person) -> None:
