@@ -23,7 +23,10 @@ Data = dict[str, Any]
 _SHOWN = 200  # files of one thing
 _DIGITS = 12  # of a digest
 _DIGEST = re.compile(f"(?:sha256:)?([0-9a-f]{{{_DIGITS},64}})")
-_MODEL = re.compile(r"mlflow/[^/]+/[^/]+/artifacts/model/[0-9a-f]{12}")
+_MODEL = re.compile(
+    r"mlflow/[^/]+/([^/]+/artifacts/model/[0-9a-f]{12}"  # of a run of a project
+    r"|models/[^/]+/artifacts)"  # what mlflow.<flavor>.log_model has written
+)
 _RUN = re.compile(r"mlflow/[^/]+/[^/]+")
 KINDS = ("sources", "models", "artifacts", "deployments", "runs", "others")
 
@@ -109,7 +112,8 @@ def find(store: Store, what: str) -> Found:
     near = difflib.get_close_matches(what, known, 1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise StoreError(
-        f"The store has nothing that is called {what!r}.", hint=f"{hint}`tracklayer store ls`."
+        f"The store has nothing that is called {what!r}.",
+        hint=f"{hint}`tracklayer store ls` lists what is there.",
     )
 
 

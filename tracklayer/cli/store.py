@@ -20,6 +20,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_MEND = "What was fetched can be fetched again; a key that is missing, only its backup brings back."
+
 What = Annotated[
     str,
     typer.Argument(help="A name or its beginning, a source's handle, or the start of a digest."),
@@ -165,7 +167,7 @@ def _tell(problems: list[str], as_json: bool) -> None:
     if problems and as_json:
         raise typer.Exit(StoreError.exit_code)
     if problems:
-        raise StoreError("\n".join(problems), hint="What was fetched can be fetched again.")
+        raise StoreError("\n".join(problems), hint=_MEND)
 
 
 @contextmanager

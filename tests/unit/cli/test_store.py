@@ -60,6 +60,16 @@ def test_all_kinds_are_listed(call, store):
     assert found["usage"]["quota"] is None
 
 
+def test_models_that_mlflow_has_logged_are_told_apart(call, store):
+    blob = store.ref(f"mlflow/1/{'a' * 32}/artifacts/record.json")
+    for model in ("m-1", "m-2"):
+        for name in ("MLmodel", "model.onnx"):
+            store.set_ref(f"mlflow/1/models/{model}/artifacts/{name}", blob)
+    found = json.loads(call("store", "ls", "--json")[1])["models"]
+    logged = {row["name"]: row["files"] for row in found if "/models/" in row["name"]}
+    assert logged == {f"mlflow/1/models/m-{number}/artifacts": 2 for number in (1, 2)}
+
+
 def test_an_empty_store(call, own_home):
     code, out, _ = call("store", "ls")
     assert (code, out) == (0, "0 bytes used by 0 files and 0 downloads.\n")
