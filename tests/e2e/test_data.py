@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.conftest import Hub
-    from tests.e2e.conftest import Platform
+    from tests.e2e.conftest import Platform, Watch
 
 MARKER = b"plain-text-that-nobody-may-find-"
 SPEC = """\
@@ -144,6 +144,31 @@ def model_servers(platform: Platform, project: str) -> list[psutil.Process]:
     ]
 
 
+def test_a_run_that_goes_on_keeps_what_it_has(platform: Platform, trained: str) -> None:
+    """Its source is dropped from the cache, and stays in the store until the run is over."""
+    go_on = platform.home.parent / "go-on"
+    wait = f"import time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.1)\n"
+    script = SCRIPT.replace("print(", f"{wait}print(")
+    spec = SPEC.replace("name: sealed", "name: waiting")
+    platform.push("waiting", {"tracklayer.yaml": spec, "train.py": script})
+    run = platform.trigger("waiting")
+    platform.wait_running("waiting", run, "train")
+    source = platform.record("waiting", run)["steps"]["fetch-data"]["manifest"]
+    assert platform.json("store", "gc", "--quota", "1B")["over"]
+    assert platform.json("store", "ls")["sources"] == []
+    assert len(platform.json("store", "show", source)["files"]) == 2
+    go_on.touch()
+    platform.wait("waiting", run)
+    assert platform.ask("waiting", 4)[1] == 8
+
+    def collected() -> bool:
+        platform.json("store", "gc", "--quota", "1B")
+        return platform.json("store", "ls")["runs"] == []
+
+    platform.until(collected, "what was kept for runs is let go")
+    platform.tracklayer("store", "show", source, fails=5)
+
+
 def test_what_was_killed_is_swept_at_the_next_start(platform: Platform, trained: str) -> None:
     root = platform.private[0]
     left = [root / "runs/sealed/of-a-killed-run/input-data", root / "temporary/of-a-killed-server"]
@@ -184,7 +209,7 @@ def test_a_source_that_would_run_code_needs_a_word_for_it(
 
 
 def test_a_gated_source_is_opened_by_an_airflow_connection(
-    platform: Platform, hub_server: Hub
+    platform: Platform, hub_server: Hub, shown_by_processes: Watch
 ) -> None:
     token = "hf_of_a_test"  # the one that the hub lets in
     spec = SPEC.replace("name: sealed", "name: gated").replace(
@@ -204,8 +229,11 @@ def test_a_gated_source_is_opened_by_an_airflow_connection(
     }
     answer = platform.api("POST", "/api/v2/connections", json=connection)
     assert answer.is_success, answer.text
-    run = platform.trigger("gated")
-    platform.wait("gated", run, "failed")  # its script finds no model there
+    with shown_by_processes("cmdline", "environ") as seen:
+        run = platform.trigger("gated")
+        platform.wait("gated", run, "failed")  # its script finds no model there
+    assert any("SM_CHANNEL_BASE" in text for text in seen)
+    assert not any(token in text for text in seen)
     assert platform.record("gated", run)["steps"]["fetch-base"]["revision"]
     shown = [
         platform.log_text("gated", run, "fetch-base"),

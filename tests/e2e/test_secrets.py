@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import re
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Platform
+    from tests.e2e.conftest import Platform, Watch
 
 SPEC = """\
 name: curious
@@ -41,31 +37,6 @@ _TOKEN = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")  # RFC 7519, s
 KEPT = ("airflow/keys.json", "airflow/passwords.json", "airflow/airflow.cfg", "supervisor/")
 
 
-@contextmanager
-def command_lines() -> Iterator[set[str]]:
-    """All command lines on this machine in the meantime, as far as they live long enough."""
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(0.1):
-            for pid in psutil.pids():
-                try:
-                    seen.add(
-                        Path("/proc", str(pid), "cmdline").read_bytes().decode("utf-8", "replace")
-                    )
-                except OSError:
-                    continue
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        watcher.join()
-
-
 @pytest.fixture(scope="module")
 def secrets(platform: Platform) -> dict[str, str]:
     keys = json.loads((platform.home / "airflow/keys.json").read_text())
@@ -74,9 +45,12 @@ def secrets(platform: Platform) -> dict[str, str]:
 
 
 def test_no_secret_is_to_be_found(
-    platform: Platform, secrets: dict[str, str], times: Callable[[float], bytes]
+    platform: Platform,
+    secrets: dict[str, str],
+    times: Callable[[float], bytes],
+    shown_by_processes: Watch,
 ) -> None:
-    with command_lines() as lines:
+    with shown_by_processes("cmdline") as lines:
         platform.push(
             "curious", {"tracklayer.yaml": SPEC, "train.py": SCRIPT, "model.onnx": times(2)}
         )

@@ -32,6 +32,9 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 CLIENT = """
 import os, sys, tempfile
 import mlflow
+import numpy as np
+import onnx
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pathlib import Path
 from PIL import Image
 
@@ -69,6 +72,25 @@ model = Path(mlflow.artifacts.download_artifacts("models:/fudge@champion"))
 assert contents(model) == contents(folder)
 one = mlflow.artifacts.download_artifacts("models:/fudge/1/deep/er/ünï ç (1).bin")
 assert Path(one).read_bytes() == (folder / "deep/er/ünï ç (1).bin").read_bytes()
+
+mlflow.set_experiment(experiment_id=mlflow.get_run(run).info.experiment_id)
+value = lambda name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 1])
+double = onnx.helper.make_node("Add", ["x", "x"], ["y"])
+graph = onnx.helper.make_graph([double], "g", [value("x")], [value("y")])
+opset = [onnx.helper.make_opsetid("", 17)]
+model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=9, doc_string=marker)
+logged = mlflow.onnx.log_model(model, name="double", registered_model_name="double")
+names = [file.path for file in mlflow.artifacts.list_artifacts(artifact_uri=logged.model_uri)]
+assert {"MLmodel", "model.onnx"} <= set(names), names
+assert mlflow.onnx.load_model("models:/double/1").doc_string == marker
+loaded = mlflow.pyfunc.load_model(logged.model_uri)
+assert loaded.predict(np.array([[2]], np.float32))["y"] == 4
+
+mlflow.log_text(marker, "to/be/deleted.txt")
+repository = get_artifact_repository(mlflow.get_run(run).info.artifact_uri)
+repository.delete_artifacts("to/be")
+assert listed("to") == []
+
 try:
     mlflow.artifacts.download_artifacts(uri + "not there")
 except Exception as error:

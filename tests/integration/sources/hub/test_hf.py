@@ -44,6 +44,7 @@ def tree(folder: Path) -> dict[str, bytes]:
             "model",
         ),
         ("hf://datasets/lab/many", "lab/many", "dataset"),
+        ("hf://spaces/lab/shown", "lab/shown", "space"),
     ],
 )
 def test_it_brings_what_their_client_brings(
@@ -56,7 +57,9 @@ def test_it_brings_what_their_client_brings(
     tmp_path: Path,
 ) -> None:
     hub.knobs(page=20)
-    fetched = person.fetch(handle)
+    hub.push("spaces/lab/shown", {"README.md": b"# A space\n", "app.py": b"import gradio\n"})
+    with_code = frozenset({"remote-code"} if kind == "space" else ())
+    fetched = person.fetch(handle, allow=with_code)
     if kind == "dataset":
         assert len(hub.asked("/tree/")) == 3
     their_client(SNAPSHOT.format(name, kind, str(tmp_path / "theirs")))
