@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tracklayer.errors import PlatformError
 from tracklayer.files import write_text
 
 
@@ -202,8 +203,24 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process; read once."""
-    found = Settings()
+    """The settings of this process; read once.
+
+    :raises PlatformError: one of them has a value that it cannot have.
+    """
+    kept = Path(os.environ.get("TRACKLAYER_HOME") or default_home()).expanduser() / "settings.json"
+    try:
+        found = Settings()
+    except ValidationError as error:
+        wrong = [(str(each["loc"][0]), each["input"], each["msg"]) for each in error.errors()]
+        raise PlatformError(
+            "\n".join(f"the setting {name} is {value!r}: {why}" for name, value, why in wrong),
+            hint=f"It is {', '.join(f'TRACKLAYER_{name.upper()}' for name, *_ in wrong)} of the "
+            f"environment, or in {kept}.",
+        ) from None
+    except ValueError as error:
+        raise PlatformError(
+            f"{kept} is damaged: {error}", hint="`tracklayer up` writes it; remove it."
+        ) from error
     return found.model_copy(update={"home": found.home.expanduser().absolute()})
 
 
