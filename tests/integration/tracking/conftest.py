@@ -52,11 +52,11 @@ class Server:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)  # on a busy machine
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(60)  # on a busy machine
 
     @property
     def store(self) -> Store:
