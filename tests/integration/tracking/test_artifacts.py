@@ -23,6 +23,7 @@ from tracklayer.tracking import Tracking
 from tracklayer.tracking.rest import Rest
 
 if TYPE_CHECKING:
+    from tests.integration.conftest import TightDisk
     from tests.integration.tracking.conftest import Server
 
 MARKER = b"every good boy deserves fudge"
@@ -366,6 +367,29 @@ def test_gc_of_mlflow_and_of_the_store(served: Server) -> None:
     store.collect()
     with pytest.raises(Exception, match="not in the store"):
         store.open(blob)
+
+
+def test_a_full_disk(own_server: Server, tight_disk: TightDisk) -> None:
+    """Nothing of the upload is there, what was there stays, and the client is told why."""
+    own_server.home.mkdir()
+    (tight_disk.folder / "store").mkdir()
+    (own_server.home / "store").symlink_to(tight_disk.folder / "store")
+    own_server.start()
+    put(own_server, "on/disk", b"before").raise_for_status()
+    for pages in (0, 3, 700):
+        tight_disk.leave(pages)
+        for content in (os.urandom(4 * MIB), os.urandom(20_000)):
+            answer = put(own_server, "on/disk", content)
+            if answer.status_code != 200:
+                assert answer.status_code == 500
+                assert "Free some space" in answer.json()["message"]
+        assert pages == 700 or get(own_server, "on/disk").content == b"before"
+        assert list((own_server.home / "store/tmp").iterdir()) == []
+    assert answer.status_code == 200  # there was room enough for a small one
+    assert get(own_server, "on/disk").content == content
+    tight_disk.clear()
+    assert own_server.store.verify() == []
+    put(own_server, "on/disk", b"\0" * 4 * MIB).raise_for_status()
 
 
 def test_an_older_home_and_a_killed_server(own_server: Server) -> None:
