@@ -52,6 +52,7 @@ def fetch(
 ) -> None:
     """Bring a source, or every source of a project, into the store."""
     from tracklayer.sources import fetch as bring
+    from tracklayer.sources.addresses import shown as address
     from tracklayer.store import open_store
 
     output = Output(as_json=as_json)
@@ -59,7 +60,7 @@ def fetch(
     store = open_store()
     found = []
     for name, handle, allowed, own in wanted:
-        output.say(f"Fetching {handle}")
+        output.say(f"Fetching {address(handle)}")
         with _progress(output) as shown:
             fetched = bring(
                 handle,

@@ -21,6 +21,11 @@ def shown(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", plain)
 
 
+def without_login(handle: str) -> str:
+    """A handle for people who have to mend it: without a user and password before its host."""
+    return re.sub(r"//[^/@]*:[^/@]*@", "//", handle)
+
+
 @lru_cache(64)  # for each request it is asked several times
 def split(url: str) -> SplitResult:
     """The parts of an address that a download may go to.

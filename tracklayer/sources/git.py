@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tracklayer.errors import SourceError
 from tracklayer.sources import Context, Local, Remote
+from tracklayer.sources.addresses import without_login
 from tracklayer.sources.git_program import Git
 from tracklayer.store.disk import explained
 from tracklayer.store.manifest import walk
@@ -160,9 +161,8 @@ def _choices(handle: str, fragment: str) -> tuple[str, bool]:
 
 
 def _malformed(handle: str, why: str) -> SourceError:
-    shown = re.sub(r"//[^/@]*:[^/@]*@", "//", handle)
     return SourceError(
-        f"{shown!r} {why}",
+        f"{without_login(handle)!r} {why}",
         hint="Write git+https://host/repository.git@<commit, tag or branch>"
         "[#subdirectory=<folder>&lfs=true].",
     )

@@ -18,7 +18,7 @@ import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from tracklayer.errors import SourceError
-from tracklayer.sources.addresses import shown
+from tracklayer.sources.addresses import shown, without_login
 from tracklayer.sources.api import Api
 from tracklayer.sources.protocol import Context, Remote
 from tracklayer.sources.twins import twins
@@ -85,17 +85,17 @@ class HuggingFaceSource:
         revision = unquote(revision) if at else "main"
         if len(parts) > 2 and all(parts):
             raise SourceError(
-                f"{handle!r} names more than a repository",
+                f"{without_login(handle)!r} names more than a repository",
                 hint=f"Files are chosen by a pattern: hf://{'/'.join(parts[:2])}?include=<file>",
             )
         if not parts or not all(map(_NAME.fullmatch, parts)) or any(".." in part for part in parts):
             raise SourceError(
-                f"{handle!r} is not the address of a repository",
+                f"{without_login(handle)!r} is not the address of a repository",
                 hint="Write hf://org/model@commit, hf://datasets/org/name@commit or hf://spaces/..",
             )
         if not _REVISION.fullmatch(revision) or ".." in revision:
             raise SourceError(
-                f"{handle!r} has a revision that cannot be one: {revision!r}",
+                f"{without_login(handle)!r} has a revision that cannot be one: {revision!r}",
                 hint="A revision is a commit, a branch or a tag; main if there is none.",
             )
         chosen: dict[str, list[str]] = {"include": [], "exclude": []}
@@ -103,7 +103,7 @@ class HuggingFaceSource:
             name, _, pattern = given.partition("=")
             if name not in chosen or not pattern:
                 raise SourceError(
-                    f"{handle!r} asks for what is not known: {given!r}",
+                    f"{without_login(handle)!r} asks for what is not known: {given!r}",
                     hint="After the ? may stand include=<pattern> and exclude=<pattern>, with &.",
                 )
             # As huggingface_hub has it, a folder means all that is in it.

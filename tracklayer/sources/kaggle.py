@@ -20,7 +20,7 @@ import httpx
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from tracklayer.errors import SourceError
-from tracklayer.sources.addresses import check_redirect
+from tracklayer.sources.addresses import check_redirect, without_login
 from tracklayer.sources.api import Api
 from tracklayer.sources.protocol import Context, Remote
 
@@ -135,7 +135,7 @@ class KaggleSource:
             or (match[3] and not kind.version)
         ):
             raise SourceError(
-                f"{handle!r} is not something of Kaggle's",
+                f"{without_login(handle)!r} is not something of Kaggle's",
                 hint="Write kaggle://datasets/owner/name@3, kaggle://competitions/name (without a "
                 "version) or kaggle://models/owner/model/framework/variation@1.",
             )

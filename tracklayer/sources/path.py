@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from tracklayer.errors import SourceError, StoreError
+from tracklayer.sources.addresses import without_login
 from tracklayer.sources.protocol import Context, Local
 from tracklayer.store import File, hash_file, scan
 
@@ -27,7 +28,7 @@ class PathSource:
         path = PurePosixPath(relative)
         if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative:
             raise SourceError(
-                f"{handle!r} must name something inside the project folder",
+                f"{without_login(handle)!r} must name something inside the project folder",
                 hint="Write the path relative to the folder of tracklayer.yaml, without '..'.",
             )
         return cls(str(path))

@@ -69,6 +69,13 @@ def test_one_source_by_its_handle(call, project, monkeypatch):
     assert call("store", "show", "path:data.csv")[0] == 0
 
 
+def test_a_password_in_a_handle_is_not_shown(call, project):
+    code, out, err = call("fetch", f"https://u:hunter2@host/f.csv#sha256={'ab' * 32}")
+    assert code == 4
+    assert "user or a password" in err
+    assert "hunter2" not in out + err
+
+
 def test_what_runs_code_needs_to_be_allowed(call, project, server):
     content = pickle.dumps({"a": object})
     server.answers["GET /model.pkl"] = (200, content)

@@ -86,6 +86,14 @@ def test_bad(handle: str, says: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", [*SCHEMES, "nobodys"])
+@pytest.mark.parametrize("rest", ["org/name@main", "datasets/a/b", "a", "a/b/c/d#sha256=x", ""])
+def test_a_password_in_a_wrong_handle_is_not_shown(scheme: str, rest: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        parse(f"{scheme}://u:hunter2@{rest}")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_every_scheme_is_there() -> None:
     for dotted in SCHEMES.values():
         module, _, name = dotted.partition(":")
