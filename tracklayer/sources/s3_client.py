@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ def connect(credential: Credential | None, endpoint: str | None, region: str | N
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    logging.getLogger("botocore").setLevel(logging.INFO)  # below that it logs tokens
     extra = credential.extra if credential else {}
     endpoint = endpoint or extra.get("endpoint_url")
     try:

@@ -7,6 +7,7 @@ this process, and encrypted, which is kept. Another process asks KMS once to dec
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import threading
 import time
@@ -163,6 +164,7 @@ class KmsKeys:
     def _client(self) -> Any:
         import boto3
 
+        logging.getLogger("botocore").setLevel(logging.INFO)  # below that it logs what it is given
         session = boto3.Session(region_name=self._region)
         return session.client("kms", endpoint_url=self._endpoint)
 

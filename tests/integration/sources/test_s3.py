@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -261,6 +262,29 @@ def _signed(source: Any, context: Context) -> str:
     [file] = source.files(source.pin(context), context)
     url: str = file.url()
     return url
+
+
+def test_keys_are_seen_nowhere(
+    bucket: Bucket, get: Get, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one that is good for a while, which is sent with each request; whatever is logged."""
+    caplog.set_level(logging.DEBUG)
+    bucket.client.put_object(Bucket=bucket.name, Key="a", Body=b"1\n", ACL="public-read")
+    logging.getLogger("botocore").setLevel(logging.NOTSET)  # as in a new process
+    caplog.clear()
+    short = Credential("AKIDEXAMPLE", "s3cret-key", {"aws_session_token": "s3cret-token"})
+    got = get(bucket.handle("a"), short)
+    with pytest.raises(SourceError) as caught:
+        get(bucket.handle("nothing"), short)
+    logged = [record for record in caplog.records if record.name != "werkzeug"]  # the server's
+    assert len(logged) > 3  # the libraries did log
+    seen = [str(caught.value), repr(caught.value.__context__), repr(short)]
+    seen += [record.getMessage() for record in logged]
+    seen.append(got.manifest.model_dump_json())
+    seen += [
+        path.read_bytes().decode("latin-1") for path in store.root.rglob("*") if path.is_file()
+    ]
+    assert [text for text in seen if "s3cret" in text] == []
 
 
 class Refusing:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +93,20 @@ def test_only_what_kms_encrypted_is_kept(tmp_path: Path, moto: str, key: str) ->
     for file in root.rglob("*"):
         if file.is_file():
             assert clear not in file.read_bytes()
+
+
+def test_a_key_is_in_no_log(
+    tmp_path: Path, moto: str, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("botocore").setLevel(logging.NOTSET)  # as in a new process
+    keys = KmsKeys(key, tmp_path / "store", region=REGION, endpoint=moto)
+    _, clear = keys.current
+    again = KmsKeys(key, tmp_path / "store", region=REGION, endpoint=moto)
+    assert again.current[1] == clear
+    assert "urllib3" in {record.name.partition(".")[0] for record in caplog.records}
+    assert base64.b64encode(clear).decode() not in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 def test_a_rotation_makes_one_key_and_forgets_the_old_one(
