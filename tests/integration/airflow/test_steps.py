@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from tracklayer.tracking import run_folder
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tests.conftest import Remote
+    from tests.conftest import Hub, Remote
     from tests.integration.airflow.conftest import Airflow as _Airflow
     from tracklayer_airflow.bundle import ProjectBundle as _Bundle
 
@@ -58,6 +59,26 @@ def test_a_step_notes_its_outcome_and_hands_on_a_reference(
     open_store().materialise(noted["manifest"], folder / "out")
     assert (folder / "out" / "a.txt").read_text() == "some data"
     assert any("1 files, 9 bytes, fetched" in line for line in run.said("fetch-d"))
+
+
+def test_a_download_is_a_live_line_in_the_log(
+    airflow: _Airflow, remote: Remote, hub_server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes, rate and time left, while it goes on."""
+    monkeypatch.setenv("HF_ENDPOINT", hub_server.url)
+    source = DATA.replace("path:data", "hf://datasets/lab/many")
+    remote.push({"p/tracklayer.yaml": source})
+    airflow.sync()
+    run = airflow.trigger("p")
+    hub_server.knobs(latency=0.7)
+    try:
+        assert run.step("fetch-d") == "success"
+    finally:
+        hub_server.knobs(latency=0)
+    said = run.said("fetch-d")
+    live = r"hf://datasets/lab/many: \d+ B of 527 B, \d+ B/s, \d+ s left, file \d+ of 52"
+    assert [line for line in said if re.fullmatch(live, line)], said
+    assert any("in 52 files" in line for line in said)
 
 
 def test_a_second_try_is_added_to_the_record(airflow: _Airflow, remote: Remote) -> None:
