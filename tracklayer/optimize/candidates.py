@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tracklayer.optimize.network import IR, ONNX, is_large
+from tracklayer.serving import nvidia
 from tracklayer.serving.model import Array
 
 Feeds = Sequence[dict[str, Array]]
@@ -21,6 +22,9 @@ Dims = dict[str, list[int | str]]
 REGISTERED = "onnx-fp32"
 """The model as it was registered: what every candidate is held against."""
 
+
+_BATCH = 32
+"""Rows for which an engine of TensorRT is made: those of the model server's largest batch."""
 
 _PRODUCTS = ["MatMul", "Gemm", "Conv"]
 """What is quantised of a transformer: between its products lie sums that int8 is too coarse for."""
@@ -56,7 +60,6 @@ class Candidate:
 
             if self.provider not in onnxruntime.get_available_providers():
                 return f"onnxruntime has no {self.provider} here"
-            return f"the model server does not run on onnxruntime's {self.provider}"
         return ""
 
 
@@ -176,6 +179,24 @@ def _save(model: Any, folder: Path, dims: Dims) -> None:
     openvino.save_model(model, folder / IR, compress_to_fp16=False)
 
 
+def _cuda(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:
+    """The same numbers, on an NVIDIA accelerator."""
+    _as_it_is(graph, folder, feeds, dims)
+    nvidia.mark(folder / ONNX, nvidia.CUDA)
+
+
+def _tensorrt(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:
+    """NVIDIA's own compiler, in FP16 where it loses nothing that it knows of. The engine that it
+    makes is kept beside the graph, so that the server does not make it again."""
+    from tracklayer.serving.onnx import load
+
+    _as_it_is(graph, folder, feeds, dims)
+    signature = load(folder / ONNX).signature
+    shapes = nvidia.spanned(feeds, signature, _BATCH)
+    nvidia.mark(folder / ONNX, nvidia.TENSORRT, shapes)
+    load(folder / ONNX)
+
+
 def _attends(model: Any) -> bool:
     """Is it a transformer?"""
     return any(
@@ -201,8 +222,8 @@ CANDIDATES = {
         Candidate("onnx-int8-static", _int8_static, calibrated=True),
         Candidate("openvino-fp32", _openvino, needs=("openvino",)),
         Candidate("openvino-int8", _openvino_int8, calibrated=True, needs=("openvino", "nncf")),
-        Candidate("cuda-fp32", _as_it_is, provider="CUDAExecutionProvider"),
-        Candidate("tensorrt-fp16", _as_it_is, provider="TensorrtExecutionProvider"),
+        Candidate("cuda-fp32", _cuda, provider=nvidia.CUDA),
+        Candidate("tensorrt-fp16", _tensorrt, calibrated=True, provider=nvidia.TENSORRT),
     )
 }
 """By name, in the order of the table; the first is the model as it was registered."""

@@ -1,7 +1,8 @@
-"""ONNX models, run by onnxruntime on the CPU."""
+"""ONNX models, run by onnxruntime: on the processor, or on the accelerator they were made for."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracklayer.errors import ModelError
 from tracklayer.formats import CUT_ONNX, ONNX, recognise_file
+from tracklayer.serving import nvidia
 from tracklayer.serving.model import Array, Call, RequestError, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def load(file: Path, *, threads: int = 1) -> OnnxModel:
     """Load a model, external data beside it included.
 
     :raises ModelError: onnxruntime refuses it, or it has an input or output that is no tensor of
-        the protocol's types.
+        the protocol's types, or it was made for an accelerator that is not here.
     """
     return open_graph(str(file.resolve()), file.name, threads=threads)
 
@@ -76,19 +78,25 @@ def open_graph(
         raise ModelError(
             f"{name} cannot be loaded: {_reason(error)}", hint="Export the model again."
         ) from error
-    return OnnxModel(name, session)
+    model = OnnxModel(name, session)
+    if provider := nvidia.provider_of(session):
+        path = Path(os.fsdecode(graph))
+        session = nvidia.opened(path, provider, options, model.signature)
+        # A run there cannot be ended at any moment, and takes little time of the processor.
+        return OnnxModel(name, session, interruptible=False)
+    return model
 
 
 class OnnxModel:
     """A model in an onnxruntime session."""
 
     platform = "onnx_onnxv1"
-    interruptible = True
 
-    def __init__(self, name: str, session: InferenceSession) -> None:
+    def __init__(self, name: str, session: InferenceSession, *, interruptible: bool = True) -> None:
         from onnxruntime import RunOptions
         from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+        self.interruptible = interruptible
         self._session = session
         self._invalid: type[Exception] = InvalidArgument
         self._new_call = RunOptions

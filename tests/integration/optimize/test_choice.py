@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
+import onnx
 import pytest
 
 from tracklayer.errors import ModelError
@@ -183,6 +184,48 @@ def test_what_is_not_installed_is_named(
     found = optimise(classifier, "openvino-int8")
     why = row(found, "openvino-int8").why
     assert why.startswith("not available: no_such_library not installed: pip install")
+
+
+ACCELERATED = """
+import onnxruntime
+
+PLAIN, CPU = onnxruntime.InferenceSession, ["CPUExecutionProvider"]
+
+def opened(file, options=None, providers=CPU, **more):
+    session = PLAIN(file, options, providers=CPU)
+    names = [each if isinstance(each, str) else each[0] for each in providers]
+    session.get_providers = lambda: names
+    if "TensorrtExecutionProvider" in names:
+        raise RuntimeError("no CUDA-capable device is detected")
+    return session
+
+onnxruntime.get_available_providers = lambda: [
+    "TensorrtExecutionProvider", "CUDAExecutionProvider", *CPU
+]
+onnxruntime.InferenceSession = opened
+"""
+
+
+def test_a_form_for_an_accelerator_is_served_there_or_not_at_all(
+    classifier: Path, optimise: Optimise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor computes in place of the accelerator, which is not here; TensorRT fails."""
+    (tmp_path / "libs").mkdir()
+    (tmp_path / "libs" / "sitecustomize.py").write_text(ACCELERATED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "libs"))
+    names = "cuda-fp32", "tensorrt-fp16"
+    for name in names:  # what this process has to say: it is there
+        monkeypatch.setitem(CANDIDATES, name, replace(CANDIDATES[name], provider=""))
+    _prefer_faster(monkeypatch)
+    found = optimise(classifier, *names)
+    assert found.chosen.name == "cuda-fp32", found.rows
+    assert found.chosen.metric == "accuracy"
+    assert "no CUDA-capable device is detected" in row(found, "tensorrt-fp16").why
+    assert found.folder
+    graph = onnx.load(found.folder / "model.onnx")
+    assert [entry.value for entry in graph.metadata_props] == ["CUDAExecutionProvider"]
+    with pytest.raises(ModelError, match="has no CUDAExecutionProvider"):
+        load(found.folder)
 
 
 def test_a_model_without_a_graph_is_served_as_it_is(
