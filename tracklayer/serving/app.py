@@ -290,7 +290,9 @@ class Application:
             asked = "".join(parts[5:6])
             if parts[4:5] == ["versions"] and asked not in versions:
                 raise RequestError(404, f"no version {asked[:100]!r} here; {_known(versions)}")
-        raise RequestError(404, f"nothing at {text[:200]!r}")
+        raise RequestError(
+            404, f"nothing at {text[:200]!r}; docs and openapi.json say what there is"
+        )
 
     def _page(self) -> Reply:
         return Reply(200, self.metrics.page(self.in_flight), CONTENT_TYPE)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tracklayer.serving.documents import object_of
 from tracklayer.serving.http import Headers, Reply, Route, Service, json_reply
 from tracklayer.serving.invocations import feeds_of, predictions
 from tracklayer.serving.model import Call, RequestError
-from tracklayer.serving.open_inference import object_of
 
 
 def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:

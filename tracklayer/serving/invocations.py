@@ -19,11 +19,11 @@ Formats for Inference" in Amazon SageMaker's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import orjson
 
 from tracklayer.serving import tables
+from tracklayer.serving.documents import parse
 from tracklayer.serving.http import Headers, Reply, Route, Service, json_reply
 from tracklayer.serving.model import Array, Call, RequestError, Signature
 from tracklayer.serving.open_inference import version
@@ -94,14 +94,14 @@ def _feeds(signature: Signature, body: bytes, content_type: bytes) -> dict[str, 
         return tables.read_csv(signature, body)
     if media == _LINES:
         lines = enumerate(body.splitlines(), 1)
-        rows = [_parse(line, f"line {number}") for number, line in lines if line.strip()]
+        rows = [parse(line, f"line {number}") for number, line in lines if line.strip()]
         return _instances(signature, rows)
     if media != _JSON:
         raise RequestError(
             415,
             f"content type {media.decode('latin-1')[:100]!r} is not served; send {_SERVED}",
         )
-    document = _parse(body, "the body")
+    document = parse(body, "the body")
     return _instances(signature, document) if type(document) is list else _form(signature, document)
 
 
@@ -172,13 +172,6 @@ def _records(signature: Signature, records: object) -> dict[str, Array]:
             )
     rows = [[record[name] for name in columns] for record in records]
     return tables.feeds_of(signature, columns, rows)
-
-
-def _parse(text: bytes, what: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(400, f"{what} is not valid JSON: {error}") from error
 
 
 def _writer(accept: bytes) -> Callable[[Signature, Sequence[Array]], Reply]:

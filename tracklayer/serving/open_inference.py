@@ -10,9 +10,8 @@ from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
 
-import orjson
-
 from tracklayer.serving import binary
+from tracklayer.serving.documents import object_of
 from tracklayer.serving.http import Headers, Reply, Route, Service, json_reply
 from tracklayer.serving.model import Array, Call, Model, RequestError, Tensor
 from tracklayer.serving.tensors import decode, encode
@@ -94,20 +93,6 @@ def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
         table[f"{base}/ready"] = Route(get=model_ready)
         table[f"{base}/infer"] = Route(infer=infer)
     return table
-
-
-def object_of(body: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body.
-
-    :raises RequestError: (400) it is not JSON (NaN and Infinity are not), or not an object.
-    """
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(400, f"the body is not valid JSON: {error}") from error
-    if type(document) is not dict:
-        raise RequestError(400, "the body must be a JSON object")
-    return document
 
 
 def server_metadata() -> dict[str, Any]:

@@ -27,8 +27,9 @@ def feeds_of(
     """
     if not rows:
         raise RequestError(400, f"{_TABLE} holds no row")
+    _check_rows(len(rows[0] if columns is None else columns), rows)
     if columns is not None:
-        _check_columns(columns, rows)
+        _check_columns(columns)
         if tensors := named(signature, columns):
             cells = zip(*rows, strict=True)
             by_column = dict(zip(columns, map(list, cells), strict=True))
@@ -138,14 +139,17 @@ def array_of(tensor: Tensor, data: object, field: str) -> Array:
     return array
 
 
-def _check_columns(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _check_columns(columns: Sequence[str]) -> None:
     if len(set(columns)) != len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise RequestError(400, f"column {twice[:100]!r} is there twice")
+
+
+def _check_rows(columns: int, rows: Sequence[Sequence[Any]]) -> None:
     for number, row in enumerate(rows, 1):
-        if len(row) != len(columns):
+        if len(row) != columns:
             raise RequestError(
-                400, f"row {number} has {len(row)} values, there are {len(columns)} columns"
+                400, f"row {number} has {len(row)} values, there are {columns} columns"
             )
 
 

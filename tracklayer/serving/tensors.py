@@ -152,11 +152,25 @@ def _flatten(data: list[Any], sizes: list[int], field: str) -> list[Any]:
     groups: list[Any] = [data]
     for axis, size in enumerate(sizes):
         if set(map(type, groups)) - {list} or set(map(len, groups)) - {size}:
-            raise RequestError(
-                400, f"{field}: data is not nested as shape {sizes} says (axis {axis})"
-            )
+            raise RequestError(400, f"{field}: {_unlike(groups, sizes, axis)}")
         groups = list(chain.from_iterable(groups))
     return groups
+
+
+def _unlike(groups: list[Any], sizes: list[int], axis: int) -> str:
+    """Which of the lists on an axis is not nested as the shape says, and how it is."""
+    size = sizes[axis]
+    index = next(
+        i for i, group in enumerate(groups) if type(group) is not list or len(group) != size
+    )
+    group = groups[index]
+    place: list[int] = []
+    for length in reversed(sizes[:axis]):
+        index, rest = divmod(index, length)
+        place.insert(0, rest)
+    where = "data" + "".join(f"[{number}]" for number in place)
+    is_ = f"has {len(group)} values" if type(group) is list else f"is of type {_kind(group)}"
+    return f"{where} {is_}, shape {sizes} needs {size} there"
 
 
 def _kind(value: object) -> str:

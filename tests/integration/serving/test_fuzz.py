@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.fuzz import fault_of
+from bench.fuzz import fault_of, served
 from bench.malformed import Malformed, malformed
 
 REPOSITORY = Path(__file__).parents[3]
@@ -31,6 +32,29 @@ def test_thousands_of_malformed_requests_are_refused_with_a_message() -> None:
     assert found["count"] == 6000
     assert len(found["kinds"]) > 25
     assert found["statuses"]["400"] > 5000
+
+
+FIELD = re.compile(
+    r"(?:^|not valid JSON at )"
+    r"(?:(?:inputs|outputs)(?:\b|\[\d\])|id\b|parameters|model_name|numbers|extra|the request: )"
+)
+
+
+def test_the_message_names_the_field() -> None:
+    """Where it is one field that is wrong, and not the text as a whole."""
+    kinds: set[str] = set()
+    unnamed: list[tuple[str, str]] = []
+    with served() as (_, ask):
+        for request in (malformed(12, number) for number in range(2500)):
+            if not request.what.startswith(("field", "no number", "bytes value", "bytes size")):
+                continue
+            status, answer = ask(request)
+            message = json.loads(answer)["error"]
+            kinds.add(request.what)
+            if status != 400 or not FIELD.search(message):
+                unnamed.append((request.what, message))
+    assert unnamed == []
+    assert len(kinds) >= 11, kinds
 
 
 @pytest.mark.parametrize(

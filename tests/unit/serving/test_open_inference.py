@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from tracklayer.serving.documents import object_of
 from tracklayer.serving.formats import load
 from tracklayer.serving.http import Service
 from tracklayer.serving.model import RequestError
-from tracklayer.serving.open_inference import object_of, routes
+from tracklayer.serving.open_inference import routes
 
 Identity = Callable[[int], Path]
 X = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0, 0.5, 1, 2]}
@@ -90,7 +91,10 @@ def broken(**changes: Any) -> dict[str, Any]:
         (b"{", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
         (b"[" * 5000, "not valid JSON"),
-        (orjson.dumps(broken()).replace(b"0.5", b"NaN"), "not valid JSON"),
+        (
+            orjson.dumps(broken()).replace(b"0.5", b"NaN"),
+            r"not valid JSON at inputs\[0\].data\[\d\]: NaN is no number there",
+        ),
         (orjson.dumps(broken()).replace(b"0.5", b"1e999"), "not valid JSON"),
         ([], "must be a JSON object"),
         ({}, "inputs must be an array"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_nested_and_flat_data_are_the_same(shape: list[int], random: Any) -> Non
         ("FP32", [2], [True, 1], "value 0 of data is of type boolean"),
         ("FP32", [2], ["1", "2"], "type string"),
         ("FP32", [1], [{}], "type object"),
-        ("FP32", [1], [[[1.0]]], "not nested|type array"),
+        ("FP32", [1], [[[1.0]]], r"data\[0\]|type array"),
         ("FP32", [2], [1.0, [2.0]], "type array"),
         ("FP32", [1], [1e39], "out of range for FP32"),
         ("FP16", [1], [70000], "out of range for FP16"),
@@ -92,10 +93,24 @@ def test_what_does_not_fit_is_refused(
     assert caught.value.message.startswith("inputs[0] 'x'")
 
 
-@pytest.mark.parametrize("data", [[[1, 2], [3]], [[1, 2], 3], [[1], [2]], [[1, 2, 3, 4]]])
-def test_ragged_data_is_refused(data: object) -> None:
-    with pytest.raises(RequestError, match="not nested as shape"):
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([[1, 2], [3]], "data[1] has 1 values, shape [2, 2] needs 2 there"),
+        ([[1, 2], 3], "data[1] is of type integer, shape [2, 2] needs 2 there"),
+        ([[1], [2]], "data[0] has 1 values"),
+        ([[1, 2, 3, 4]], "data has 1 values"),
+    ],
+)
+def test_ragged_data_is_refused_and_its_place_named(data: object, said: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(f"x: {said}")):
         decode(free("INT32", 2), [2, 2], data, "x")
+
+
+def test_the_place_of_what_is_ragged_may_be_deep() -> None:
+    data = [[[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0]]]
+    with pytest.raises(RequestError, match=r"x: data\[1\]\[1\] has 2 values"):
+        decode(free("INT32", 3), [2, 2, 3], data, "x")
 
 
 def test_a_fixed_axis_must_have_its_size() -> None:
