@@ -29,6 +29,14 @@ PLATFORM = "platform"
 
 Caller = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
+_ALLOWED = {
+    "name": (
+        "the name of a caller",
+        "It has a-z, 0-9, `.`, `_` and `-`, begins with a letter or digit, and is 63 long at most.",
+    ),
+    "projects": ("the name of a project", "`tracklayer status` lists the projects."),
+}
+
 
 class Key(BaseModel):
     """What is kept of a key.
@@ -125,6 +133,12 @@ class Keys:
                 burst=burst or (max(1, round(rate)) if rate else None),
             )
         except ValidationError as error:
+            wrong = error.errors()[-1]  # of a union, the one for the more that is allowed
+            if allowed := _ALLOWED.get(str(wrong["loc"][0])):
+                what, hint = allowed
+                raise PlatformError(
+                    f"No key for {name!r}: {wrong['input']!r} cannot be {what}.", hint=hint
+                ) from None
             raise PlatformError(f"No key for {name!r}: {problem(error)}") from None
         self._change(lambda keys: [*_without(keys, name, wanted=False), key])
         return key, secret

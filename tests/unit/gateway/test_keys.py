@@ -54,14 +54,16 @@ def test_a_caller_has_one_key(keys: Keys) -> None:
     "name", ["", "Alice", "a b", "../x", "anonymous", "platform", "a" * 64, 'a"b']
 )
 def test_names_that_cannot_be(keys: Keys, name: str) -> None:
-    with pytest.raises(PlatformError):
+    with pytest.raises(PlatformError) as caught:
         keys.create(name)
+    assert repr(name) in caught.value.message
+    assert "pattern" not in caught.value.message
     assert keys.all() == []
 
 
 def test_projects_and_rates_that_cannot_be(keys: Keys) -> None:
-    with pytest.raises(PlatformError, match="projects"):
-        keys.create("alice", projects=["Digits"])
+    with pytest.raises(PlatformError, match="'Digits' cannot be the name of a project"):
+        keys.create("alice", projects=["digits", "Digits"])
     with pytest.raises(PlatformError, match="rate"):
         keys.create("alice", rate=float("inf"), burst=1)
     with pytest.raises(PlatformError, match="burst"):
