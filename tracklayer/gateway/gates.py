@@ -43,8 +43,9 @@ def judge(new: VersionStats, old: VersionStats, gates: Gates, *, final: bool) ->
 
 
 def describe(stats: VersionStats) -> str:
-    """A line of the log: ``182 requests, 0 failed, p95 12 ms``."""
-    said = f"{stats.requests} requests, {_refused(stats)} failed"
+    """A line of the log: ``182 requests, 0 failed, p95 12 ms``; refused are those with 4xx."""
+    said = f"{stats.requests} requests, {stats.errors} failed"
+    said += f", {stats.client_errors} refused" if stats.client_errors else ""
     return f"{said}, p95 {_ms(stats.quantile(_PERCENTILE))}" if stats.requests else said
 
 
@@ -59,21 +60,28 @@ def surely_above(count: int, total: int, share: float) -> bool:
 
 
 def _failures(new: VersionStats, old: VersionStats, gates: Gates) -> str | None:
-    usual = _refused(old) / old.requests if old.requests else 0.0
-    allowed = usual + gates.error_rate
-    if surely_above(_refused(new), new.requests, allowed):
-        rate = _refused(new) / new.requests
-        return (
-            f"{_refused(new)} of {new.requests} requests failed ({rate:.1%}); "
-            f"allowed are {allowed:.1%}"
-        )
+    """Failures by themselves first: what the old version has refused, because a caller was wrong,
+    is no reason to let the new one fail as often. Then with what was refused: the new version may
+    want another input than the old one."""
+    for kind, count in (("failed", _failed), ("failed or were refused", _refused)):
+        usual = count(old) / old.requests if old.requests else 0.0
+        allowed = usual + gates.error_rate
+        if surely_above(count(new), new.requests, allowed):
+            rate = count(new) / new.requests
+            return (
+                f"{count(new)} of {new.requests} requests {kind} ({rate:.1%}); "
+                f"allowed are {allowed:.1%}"
+            )
     if surely_above(new.errors, new.requests, _HALF):
         return f"{new.errors} of {new.requests} requests failed, more than half"
     return None
 
 
+def _failed(stats: VersionStats) -> int:
+    return stats.errors
+
+
 def _refused(stats: VersionStats) -> int:
-    """Also what the version found wrong (4xx): it may want another input than the old one."""
     return stats.errors + stats.client_errors
 
 

@@ -61,8 +61,10 @@ def test_how_sure_a_share_is(count: int, total: int, share: float, sure: bool) -
         # As bad as the other one, and still nothing to let loose.
         (stats(failed=100), stats(failed=900), "100 of 100 requests failed, more than half"),
         # It refuses what the other one takes; or both refuse what a caller does wrong.
-        (stats(95, wrong=5), stats(900), "5 of 100 requests failed (5.0%)"),
+        (stats(95, wrong=5), stats(900), "5 of 100 requests failed or were refused (5.0%)"),
         (stats(30, wrong=70), stats(300, wrong=700), None),
+        # What callers did wrong with the old one is no licence to fail.
+        (stats(70, failed=30), stats(100, wrong=900), "30 of 100 requests failed (30.0%)"),
         (stats(failed=5), stats(), "5 of 5 requests failed"),
         (stats(0, 200), stats(900), "the 95th percentile of its answers took"),
         (stats(900, 100), stats(9000), "that of the version which answers"),
@@ -94,3 +96,4 @@ def test_what_the_spec_allows() -> None:
 def test_the_line_of_a_log() -> None:
     assert describe(stats()) == "0 requests, 0 failed"
     assert describe(stats(99, failed=1)).startswith("100 requests, 1 failed, p95 1.98 ms")
+    assert describe(stats(97, failed=1, wrong=2)).startswith("100 requests, 1 failed, 2 refused, ")
