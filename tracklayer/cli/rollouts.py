@@ -43,8 +43,10 @@ def rollback(
 
 def promote(name: Name, as_json: Json = False) -> None:
     """Give all requests to the version that is being rolled out, without waiting any longer."""
-    version = _steering(name).promote(_author())
-    said = f"Version {version} of {name} gets all requests as soon as it is proved right."
+    version, now = _steering(name).promote(_author())
+    said = f"Version {version} of {name} answers all requests."
+    if not now:
+        said = f"Version {version} of {name} gets all requests as soon as it is proved right."
     Output(as_json=as_json).result({"project": name, "version": version}, said)
 
 

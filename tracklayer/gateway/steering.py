@@ -52,10 +52,11 @@ class Steering:
         self._clear_up(lambda left: self._endpoint.take_out(left.version))
         return target
 
-    def promote(self, author: Author) -> int:
+    def promote(self, author: Author) -> tuple[int, bool]:
         """Give all requests to the version that is being rolled out, whatever the gates say.
 
-        :returns: the version.
+        :returns: the version, and whether it has them: else its deployer gives them to it as soon
+            as it is proved right.
         :raises ServiceError: no rollout is under way, or its version was never proved right.
         """
         with self._journal.changing() as progress:
@@ -69,7 +70,7 @@ class Steering:
                 self._endpoint.give({now.version: 100}, champion=now.version)
                 self._endpoint.note("promote", now.version, {now.version: 100}, author)
         self._clear_up(lambda left: self._endpoint.keep_up(left.version, left.old, left.keep))
-        return now.version
+        return now.version, up
 
     def pause(self, author: Author) -> Progress:
         """Keep the shares as they are; the gates go on judging.

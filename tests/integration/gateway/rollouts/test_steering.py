@@ -83,7 +83,7 @@ def test_a_rollout_is_steered_from_another_process(stage: Stage) -> None:
         stage.until(lambda: place.route().weights == {1: 60, 2: 40})
         Steering(place).pause(ANN)
         code, output, _ = stage.command("promote", "steer")
-        assert code == 0, output
+        assert (code, output) == (0, "Version 2 of steer answers all requests.\n")
         assert place.route().weights == {2: 100}
         said, complaint = process.communicate(timeout=20)
     assert process.returncode == 0, complaint
@@ -140,7 +140,7 @@ def test_a_person_clears_up_after_a_dead_deployer(stage: Stage) -> None:
     Steering(place).rollback(None, ANN, "", stage.log.append)
     assert (stage.asks("dead"), place.servers.versions(), place.journal.read()) == (1, [1], None)
     killed_at(20, 3)
-    Steering(place).promote(ANN)
+    assert Steering(place).promote(ANN) == (3, True)
     assert (stage.asks("dead"), place.servers.versions(), place.journal.read()) == (3, [1, 3], None)
     killed_at(20, 4)
     stage.deploy("dead", stage.release(5), AT_ONCE)
