@@ -201,8 +201,13 @@ class Application:
 
         :raises RequestError: it is not answered.
         """
-        self._take(service)
         begin = time.perf_counter()
+        series, caller = self._elsewhere[id(service)], headers.get(_CALLER)
+        try:
+            self._take(service)
+        except RequestError as refused:
+            series.observe(refused.status, caller, 0.0)
+            raise
         outcome: Outcome = RequestError(499, "the client is gone")
         job = Job(infer, body, headers)
         waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -220,9 +225,7 @@ class Application:
         finally:
             job.end()
             self.in_flight -= 1
-            series = self._elsewhere[id(service)]
-            seconds = time.perf_counter() - begin
-            series.observe(outcome.status, headers.get(_CALLER), seconds)
+            series.observe(outcome.status, caller, time.perf_counter() - begin)
         if isinstance(outcome, RequestError):
             raise outcome
         return outcome

@@ -147,6 +147,32 @@ def test_it_has_the_limits_of_http(
         assert infer(channel, 2).id == "2"
 
 
+def test_calls_are_counted_for_their_caller(
+    model: Path, start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    address = ready(
+        start(*(model, "--socket", path, "--grpc", "127.0.0.1:0"), *("--concurrency", 1))
+    )
+    ada = (("x-tracklayer-caller", "ada"),)
+    with (
+        grpc.insecure_channel(address) as channel,
+        on_socket(path) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        infer(channel, 1, metadata=ada)
+        infer(channel, 1)
+        endless = pool.submit(code, lambda: infer(channel, 10**9, timeout=2))
+        time.sleep(0.5)
+        assert code(lambda: infer(channel, 1, metadata=ada)) == "UNAVAILABLE"
+        assert endless.result() == "DEADLINE_EXCEEDED"
+        page = client.get("/metrics").text
+    labels = 'model="m",version="3",protocol="grpc",route="ModelInfer"'
+    for status, caller in (("200", "ada"), ("200", ""), ("503", "ada")):
+        counted = f'tracklayer_requests_total{{{labels},code="{status}",caller="{caller}"}} 1'
+        assert counted in page, page
+
+
 def test_a_call_that_is_given_up_makes_room(model: Path, start: Start, tmp_path: Path) -> None:
     address = ready(
         start(
