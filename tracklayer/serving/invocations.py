@@ -1,6 +1,8 @@
 """``/invocations`` and ``/ping``: the endpoint that SageMaker's and MLflow's clients call.
 
-(And ``/health`` and ``/version``, which MLflow's servers have too.)
+And ``/health`` and ``/version``, which MLflow's servers have too; and what the clients of both take
+for granted: ``/endpoints/<name>/invocations``, to which SageMaker's runtime client and MLflow's
+deployment client write, and ``/api/2.0/endpoints/``, where the latter looks what there is.
 
 Bodies:
 
@@ -13,7 +15,8 @@ The answer is ``{"predictions": ...}``: nested arrays, by output name where the 
 outputs. ``Accept: text/csv`` or ``application/jsonlines`` gives a line a row instead.
 
 Sources: "Deploy MLflow Model as a Local Inference Server" in MLflow's documentation; "Common Data
-Formats for Inference" in Amazon SageMaker's.
+Formats for Inference" and "InvokeEndpoint" in Amazon SageMaker's;
+``mlflow/deployments/server/constants.py``.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from tracklayer.serving.open_inference import version
 from tracklayer.serving.tensors import values
 
 _JSON, _LINES, _CSV = b"application/json", b"application/jsonlines", b"text/csv"
+_ENDPOINTS = "/api/2.0/endpoints/"
 _SERVED = "application/json, application/jsonlines or text/csv"
 _FRAME = frozenset({"columns", "index", "data"})
 _ANY = frozenset({b"*/*", b"application/*", _JSON})
@@ -51,12 +55,33 @@ def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
     def ping() -> Reply:
         return json_reply({}, 503 if any(peer.draining for peer in peers or (service,)) else 200)
 
+    def endpoint(peer: Service) -> dict[str, object]:
+        """As MLflow's ``deployments.server.config.Endpoint`` has it, below the client's address."""
+        return {
+            "name": peer.name,
+            "endpoint_type": peer.model.platform,
+            "model": {"name": peer.name, "provider": "tracklayer"},
+            "endpoint_url": _endpoint(peer.name),
+            "limit": None,
+        }
+
+    def endpoints() -> Reply:
+        by_name = {peer.name: peer for peer in reversed(peers or (service,))}
+        return json_reply({"endpoints": [endpoint(peer) for peer in by_name.values()]})
+
     return {
         "/invocations": Route(infer=invoke),
+        _endpoint(service.name): Route(infer=invoke),
+        _ENDPOINTS: Route(get=endpoints),
+        f"{_ENDPOINTS}{service.name}": Route(get=lambda: json_reply(endpoint(service))),
         "/ping": Route(get=ping),
         "/health": Route(get=ping),
         "/version": Route(get=lambda: Reply(200, version().encode(), "text/plain")),
     }
+
+
+def _endpoint(name: str) -> str:
+    return f"/endpoints/{name}/invocations"
 
 
 def predictions(signature: Signature, results: Sequence[Array]) -> object:

@@ -66,6 +66,7 @@ def document(services: Sequence[Service]) -> Schema:
         "/v2/": _get("The version of the interface.", _DEEPAAS),
         "/v2/models/": _get("The models.", _DEEPAAS),
         "/invocations": _invocations(first, _prefix(first, services)),
+        "/api/2.0/endpoints/": _get("The models, for MLflow's deployment client.", _PLAIN),
         "/ping": _get("Is the server ready?", _PLAIN),
         "/health": _get("Is the server ready?", _PLAIN),
         "/version": _get("The version of the server.", _PLAIN, _TEXT),
@@ -107,6 +108,8 @@ def _model_paths(service: Service, prefix: str) -> dict[str, Schema]:
     paths[f"{base}/predict/"] = _post(
         f"Predict with {name}.", _DEEPAAS, f"{prefix}Inputs", f"{prefix}DeepaasPredictions"
     )
+    paths[f"/endpoints/{name}/invocations"] = _invocations(service, prefix)
+    paths[f"/api/2.0/endpoints/{name}"] = _get(f"{name}, for the same.", _PLAIN)
     return paths
 
 

@@ -195,3 +195,45 @@ def test_mlflows_client(server: tuple[str, str]) -> None:
         client.invoke(np.zeros((2, 2)))
     with pytest.raises(Exception, match="params: this model takes no parameters"):
         client.invoke(frame, params={"temperature": 1})
+
+
+def test_mlflows_deployment_client(server: tuple[str, str]) -> None:
+    from mlflow.deployments import get_deploy_client
+
+    client: Any = get_deploy_client(f"http://{server[0]}")
+    [listed] = client.list_endpoints()
+    assert listed.name == "m"
+    assert listed.endpoint_url == f"http://{server[0]}/endpoints/m/invocations"
+    assert client.get_endpoint("m") == listed
+    columns = SENT | {"numbers": [[1, 2], [3, 4], [5.5, -6]]}
+    answer = client.predict(endpoint="m", inputs={"inputs": columns})
+    assert answer == {"predictions": {f"{name}_": values for name, values in columns.items()}}
+    with pytest.raises(Exception, match=r"400.+inputs: no input 'z'"):
+        client.predict(endpoint="m", inputs={"inputs": {"z": [1]}})
+    with pytest.raises(Exception, match=r"404.+nothing at"):
+        client.predict(endpoint="z", inputs={"inputs": columns})
+
+
+def test_sagemakers_client(server: tuple[str, str]) -> None:
+    import boto3
+    from botocore.exceptions import ClientError
+
+    client: Any = boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=f"http://{server[0]}",
+        region_name="none",
+        aws_access_key_id="none",
+        aws_secret_access_key="none",
+    )
+    rows = {"words": ["a"], "halves": [0.5], "numbers": [[1, 2]], "flags": [True]}
+
+    def invoke(document: object) -> Any:
+        body = json.dumps(document).encode()
+        answer = client.invoke_endpoint(
+            EndpointName="m", ContentType="application/json", Accept="application/json", Body=body
+        )
+        return json.loads(answer["Body"].read())
+
+    assert invoke({"inputs": rows})["predictions"]["numbers_"] == [[1, 2]]
+    with pytest.raises(ClientError, match="400"):
+        invoke({"inputs": {"z": [1]}})
