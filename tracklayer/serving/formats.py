@@ -36,6 +36,7 @@ SERVED = {
 }
 """Format -> module, in the order in which they are tried."""
 
+_HANDLER = "A handler.py is the model if it has `def load(folder)` and `def predict(inputs)`."
 _EXPORT = (
     "Export the model to ONNX into SM_MODEL_DIR: torch.onnx.export for PyTorch, tf2onnx for "
     "TensorFlow and Keras; for scikit-learn, skops.io.dump does too. "
@@ -88,7 +89,8 @@ def recognise(folder: Path) -> ModelFormat:
         f"{file.relative_to(folder)} ({kind.name}, {file.stat().st_size} bytes)"
         for file, kind in kinds.items()
     ]
-    raise ModelError(f"no known model in {folder}; found {_some(lines)}", hint=_EXPORT)
+    hint = _HANDLER if any(file.name == "handler.py" for file in files) else _EXPORT
+    raise ModelError(f"no known model in {folder}; found {_some(lines)}", hint=hint)
 
 
 def load(folder: Path, *, threads: int = 1, allow: Collection[str] = ()) -> Model:

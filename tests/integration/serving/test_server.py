@@ -130,6 +130,50 @@ def test_a_wrong_model_ends_the_start_with_one_message(
     assert out == ""
 
 
+WARM = """
+from pathlib import Path
+
+signature = {"inputs": {"x": ("FP64", ["batch"])}, "outputs": {"y": ("FP64", ["batch"])}}
+
+def load(folder):
+    pass
+
+def predict(inputs):
+    with Path("LOG").open("a") as log:
+        log.write(f"{Path('SOCKET').exists()}\\n")
+    FAULT
+    return {"y": inputs["x"]}
+"""
+
+
+def test_it_is_warm_before_it_can_be_asked(
+    start: Start, on_socket: Connect, tmp_path: Path
+) -> None:
+    folder, log, path = tmp_path / "warm", tmp_path / "log", tmp_path / "s"
+    folder.mkdir()
+    code = WARM.replace("LOG", str(log)).replace("SOCKET", str(path))
+    (folder / "handler.py").write_text(code.replace("FAULT", ""))
+    ready(start(folder, "--socket", path, "--allow", "code"))
+    calls = log.read_text().split()
+    assert len(calls) >= 2  # the first pays for what is lazy
+    assert set(calls) == {"False"}
+    with on_socket(path) as client:
+        assert client.post("/invocations", json={"inputs": [2]}).json() == {"predictions": [2.0]}
+    assert log.read_text().split()[len(calls) :] == ["True"]
+
+
+def test_a_model_that_cannot_answer_is_never_ready(start: Start, tmp_path: Path) -> None:
+    folder, path = tmp_path / "cold", tmp_path / "s"
+    folder.mkdir()
+    code = WARM.replace("LOG", str(tmp_path / "log")).replace("SOCKET", str(path))
+    (folder / "handler.py").write_text(code.replace("FAULT", "raise KeyError('no such thing')"))
+    process = start(folder, "--socket", path, "--allow", "code")
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, path.exists()) == (9, "", False)
+    assert "golden request" in err
+    assert "KeyError" in err
+
+
 def test_a_port_in_use_ends_the_start_with_one_message(model: Path, start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = start(model, "--port", taken.getsockname()[1])

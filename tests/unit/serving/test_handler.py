@@ -118,6 +118,12 @@ def test_another_file_of_this_name_is_none(code: str, linear: Path) -> None:
     assert recognise(linear).name == "onnx"
 
 
+def test_one_that_lacks_a_function_is_told_so(write: Write) -> None:
+    with pytest.raises(ModelError, match="no known model") as caught:
+        recognise(write("def predict(inputs): ..."))
+    assert "`def load(folder)` and `def predict(inputs)`" in (caught.value.hint or "")
+
+
 def test_it_may_import_what_lies_beside_it(write: Write) -> None:
     code = "from shapes import predict\ndef load(folder): ...\ndef predict(inputs):\n"
     code += "    return shapes_predict(inputs)\n"
