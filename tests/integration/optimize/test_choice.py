@@ -17,6 +17,7 @@ import pytest
 from tracklayer.errors import ModelError
 from tracklayer.optimize import Budget, Choice, Row, choice, choose
 from tracklayer.optimize.candidates import CANDIDATES, REGISTERED
+from tracklayer.optimize.timing import Timing
 from tracklayer.serving import golden
 from tracklayer.serving.formats import load, recognise
 
@@ -251,6 +252,38 @@ def test_too_few_rows_are_named(classifier: Path, optimise: Optimise) -> None:
         "The error is measured on 20 rows only: too few to tell one of 0.01"
     )
     assert "at least 200 rows" in found.note
+
+
+@pytest.mark.parametrize(
+    ("optimised", "static", "chosen"),
+    [
+        (1.2, 3.0, REGISTERED),  # all are slower
+        (0.99, 1.0, REGISTERED),  # by less than the noise
+        (0.7, 3.0, "onnx-fp32-optimized"),
+        (0.7, 0.5, "onnx-int8-static"),  # the fastest
+    ],
+)
+def test_nothing_slower_than_fp32_is_served_and_the_fastest_is(
+    classifier: Path,
+    optimise: Optimise,
+    monkeypatch: pytest.MonkeyPatch,
+    optimised: float,
+    static: float,
+    chosen: str,
+) -> None:
+    """The candidates are real, and take as long as it is said here."""
+    took = {REGISTERED: 1.0, "onnx-fp32-optimized": optimised, "onnx-int8-static": static}
+
+    def interleaved(passes: Any, *, rounds: int) -> dict[str, Timing]:
+        assert passes.keys() == took.keys()
+        return {name: Timing([seconds] * rounds, [seconds]) for name, seconds in took.items()}
+
+    monkeypatch.setattr(choice.timing, "interleaved", interleaved)
+    found = optimise(classifier, "onnx-fp32-optimized", "onnx-int8-static")
+    assert found.chosen.name == chosen
+    assert (found.folder is None) == (chosen == REGISTERED)
+    for name, seconds in took.items():
+        assert row(found, name).speedup == pytest.approx(1 / seconds)
 
 
 def test_held_out_data_for_another_model_is_refused(classifier: Path, optimise: Optimise) -> None:
