@@ -101,6 +101,36 @@ def test_a_rollout_is_steered_from_another_process(stage: Stage) -> None:
         Steering(place).resume(ANN)
 
 
+def test_a_version_that_is_not_ready_yet_is_promoted_when_it_is(stage: Stage) -> None:
+    place = endpoint("soon")
+    stage.deploy("soon", stage.release(1), AT_ONCE)
+    with stage.users("soon") as users, stage.deploying("soon", stage.release(2), LONG) as process:
+        stage.until(place.journal.read)
+        code, output, _ = stage.command("promote", "soon")
+        assert code == 0, output
+        _, complaint = process.communicate(timeout=30)
+    assert process.returncode == 0, complaint
+    assert users.failures == []
+    # It may have become ready while the command started.
+    expected = "gets all requests as soon as it is proved right", "answers all requests"
+    assert any(text in output for text in expected), output
+    assert stage.asks("soon") == 2
+    assert stage.events("soon")[-1] == ("live", 2, {2: 100})
+
+
+def test_a_bad_version_is_not_promoted_before_it_is_proved(stage: Stage) -> None:
+    place = endpoint("never")
+    stage.deploy("never", stage.release(1), AT_ONCE)
+    with stage.deploying("never", stage.release(2, says=3), LONG) as process:
+        stage.until(place.journal.read)
+        assert Steering(place).promote(ANN) == (2, False)
+        _, complaint = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "was answered wrongly" in complaint
+    assert stage.asks("never") == 1
+    assert (place.servers.versions(), place.journal.read()) == ([1], None)
+
+
 def test_going_back_ends_a_rollout(stage: Stage) -> None:
     place = endpoint("halt")
     stage.deploy("halt", stage.release(1), AT_ONCE)
