@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,9 +141,13 @@ def test_only_models_with_one_free_first_axis_can_be_joined(
     assert not joinable(load(loop).signature)
 
 
+WIDE = 3000
+"""Weights that are read anew for each run: that is what company saves."""
+
+
 def wide(save: Save, folder: Path, nodes: list[NodeProto]) -> Model:
-    weights = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32) / 40
-    dims: list[str | int | None] = ["batch", 1500]
+    weights = np.random.default_rng(0).standard_normal((WIDE, WIDE)).astype(np.float32) / 40
+    dims: list[str | int | None] = ["batch", WIDE]
     value = helper.make_tensor_value_info
     return load(
         save(
@@ -158,7 +163,7 @@ def wide(save: Save, folder: Path, nodes: list[NodeProto]) -> Model:
 def test_it_pays_where_company_saves_time_and_changes_nothing(
     save: Save, tmp_path: Path, linear: Path
 ) -> None:
-    feeds = {"x": np.random.default_rng(1).random((1, 1500), dtype=np.float32)}
+    feeds = {"x": np.random.default_rng(1).random((1, WIDE), dtype=np.float32)}
     product = helper.make_node("MatMul", ["x", "w"], ["y"])
     assert pays(wide(save, tmp_path / "product", [product]), feeds)
     # Too quick to be worth the way.
@@ -169,3 +174,20 @@ def test_it_pays_where_company_saves_time_and_changes_nothing(
         helper.make_node("Softmax", ["z"], ["y"], axis=0),
     ]
     assert not pays(wide(save, tmp_path / "mixed", mixed), feeds)
+
+
+def test_a_moment_in_which_the_machine_is_busy_decides_nothing(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third run takes longer than it should."""
+    model = wide(save, tmp_path / "product", [helper.make_node("MatMul", ["x", "w"], ["y"])])
+    run, turn = model.run, iter(range(10**6))
+
+    def busy(*arguments: Any) -> list[Array]:
+        if next(turn) % 3 == 0:
+            time.sleep(0.02)
+        return run(*arguments)
+
+    monkeypatch.setattr(model, "run", busy)
+    feeds = {"x": np.random.default_rng(1).random((1, WIDE), dtype=np.float32)}
+    assert pays(model, feeds)
