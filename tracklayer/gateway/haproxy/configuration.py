@@ -9,11 +9,20 @@ import resource
 from pathlib import Path
 from string import Template
 
-from tracklayer.gateway.http1 import CALLER_HEADER, PASSAGE_HEADER, VERSION_HEADER
+from tracklayer.gateway.http1 import CALLER_HEADER, NOT_TO_BACKEND, PASSAGE_HEADER, VERSION_HEADER
 
 CERTIFICATE = "certificate.pem"
 
 _HERE = Path(__file__).parent
+
+_NOT_TO_BACKEND = sorted(
+    name.decode()
+    for name in NOT_TO_BACKEND
+    - {each.lower().encode() for each in (CALLER_HEADER, PASSAGE_HEADER)}
+    - {b"connection", b"transfer-encoding", b"upgrade", b"expect", b"content-length"}
+    - {name for name in NOT_TO_BACKEND if name.startswith(b"x-forwarded-")}
+)
+"""What HAProxy drops; the rest it writes itself, or does not pass on requests with it."""
 
 _THREADS = 4
 """At most: all share one state of Lua."""
@@ -48,6 +57,7 @@ def configuration(
         folder=here,
         front=_word(_HERE / "front.lua"),
         listener=listener,
+        scheme="https" if tls else "http",
         tls=f" ssl crt {here}/{CERTIFICATE} alpn http/1.1" if tls else "",
         connections=_connections(),
         threads=min(_THREADS, len(os.sched_getaffinity(0))),
@@ -57,6 +67,7 @@ def configuration(
         client=_ms(patience + 2),
         whole=_ms(patience + 5),
         drain=_ms(drain),
+        dropped=f"^({'|'.join(_NOT_TO_BACKEND)})$",
         caller=CALLER_HEADER,
         version=VERSION_HEADER,
         passage=PASSAGE_HEADER,

@@ -1,7 +1,8 @@
 -- The way of the usual request: who asks, which version has the turn, which backend that is.
 -- What is decided here is in variables of the transaction, for the rules of the configuration:
 --   lane     backend of the version; without it the gateway's own proxy gets the request
---   project, version, prefix, caller, turn, wait, alone, strip
+--   asked    project, version and caller, for the line about the request
+--   version, prefix, caller, turn, wait, alone, strip
 -- "tracklayer mark WORD" writes a line after those of all requests that are over.
 -- "tracklayer load FILE" replaces all that is known: a Lua file that returns
 --   {closed, places = {segment -> {project, prefix, closed, pinned, turns}}, keys = {digest -> ...}}
@@ -92,12 +93,14 @@ end
 
 core.register_action("enter", {"http-req"}, function(txn)
   local segment, rest = txn.f:url():match("^/([^/?]*)(.*)$")
-  local place = segment and known.places[segment:gsub("%%40", "@")]
+  if not segment then return end
+  local place = known.places[segment] or known.places[(segment:gsub("%%40", "@"))]
   if not place then return end
 
   local needed = known.closed or place.closed
   local key, strip = presented(
     txn.f:req_fhdr("x-api-key"), txn.f:req_fhdr("authorization"), needed)
+  local caller
   if key then
     local found = known.keys[txn.c:hex(txn.c:sha2(key, 256))]
     local now = clock()
@@ -105,7 +108,8 @@ core.register_action("enter", {"http-req"}, function(txn)
         or (found.projects and not found.projects[place.project]) then
       return
     end
-    txn:set_var("txn.caller", found.caller)
+    caller = found.caller
+    txn:set_var("txn.caller", caller)
     if found.rate then
       local wait = wait_for_token(found, now)
       if wait > 0 then
@@ -118,14 +122,16 @@ core.register_action("enter", {"http-req"}, function(txn)
   end
 
   local turn = next_turn(place.turns)
-  if not place.pinned then txn:set_var("txn.turn", turn.version) end
-  if turn.trial or not turn.lane or txn:get_var("txn.odd") then return end
+  if turn.trial or not turn.lane or txn:get_var("txn.odd") then
+    if not place.pinned then txn:set_var("txn.turn", turn.version) end
+    return
+  end
 
   if rest:sub(1, 1) ~= "/" then rest = "/" .. rest end
   txn.http:req_set_uri(rest)
   txn:set_var("txn.lane", turn.lane)
   txn:set_var("txn.version", turn.version)
-  txn:set_var("txn.project", place.project)
+  txn:set_var("txn.asked", turn.asked .. (caller or "-"))
   txn:set_var("txn.prefix", place.prefix)
   if turn.alone then txn:set_var("txn.alone", true) end
   if strip then txn:set_var("txn.strip", true) end

@@ -36,6 +36,10 @@ _LANES = 256
 _LONGEST_NAME = "control.sock.4194304.tmp"
 """HAProxy listens under such a name, with its process id, before it renames the file."""
 
+_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_TOP_PAD_": str(4 << 20)}
+"""Else the C library gives the last buffer back to the system, and takes it again, every few
+requests (mallopt(3))."""
+
 _READY = 10.0
 """Seconds that HAProxy may take to start."""
 
@@ -203,7 +207,7 @@ class Front:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-S", "-P", "-m", "tracklayer.runtimes.tethered", str(os.getpid())),
             *(self._program, "-db", "-q", "-f", str(file)),
-            env=os.environ | {"PYTHONPATH": str(Path(tracklayer.__file__).parent.parent)},
+            env=os.environ | _MEMORY | {"PYTHONPATH": str(Path(tracklayer.__file__).parent.parent)},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self._public.fileno(),),
             start_new_session=True,  # a signal for our group is not for it: it ends after us

@@ -32,8 +32,13 @@ _POLL = 0.02
 _REST = 5.0
 """Seconds that a lane rests before another version gets it."""
 
-# A server that refuses a connection is out at once, and is asked again twice a second.
-_SERVER = "check inter 500ms rise 1 observe layer4 error-limit 1 on-error mark-down"
+# A server that refuses a connection is out at once, and is asked again twice a second. Connections
+# are kept, which HAProxy does not do by itself for a server that is added; model servers keep them
+# longer, so they never close one just as a request is sent into it.
+_SERVER = (
+    "check inter 500ms rise 1 observe layer4 error-limit 1 on-error mark-down "
+    "pool-max-conn 1000 pool-purge-delay 20s"
+)
 
 
 class _RefusedError(PlatformError):
@@ -173,6 +178,7 @@ class Lanes:
             turns.append(
                 {
                     "version": number,
+                    "asked": f"{live.project} {number} ",
                     "share": share,
                     "lane": held.name if held else None,
                     "trial": pinned is None and version is not live.main,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from tracklayer.gateway.keys import ANONYMOUS
 from tracklayer.gateway.stats import VersionStats
 from tracklayer.gateway.usage import Usage
+
+_EVERY = 0.02
+"""Seconds between two looks at what has come."""
 
 _FIELDS = 12
 _WHOLE = "whole"
@@ -37,10 +41,24 @@ class Requests(asyncio.Protocol):
         self._on_mark = on_mark
         self._rest = b""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not of its class
+
     def data_received(self, data: bytes) -> None:
+        # Many lines at a time: to be woken for each would cost more than the line.
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_later(_EVERY, self._go_on)
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Count the requests whose lines are whole."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._count(line.decode("latin-1").split(" "))
+
+    def _go_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _count(self, fields: list[str]) -> None:
         if fields[0] == _MARK:

@@ -19,7 +19,7 @@ class Counted:
         self.stats["digits"] = {3: VersionStats()}
         requests = Requests(self.stats, self, self.marks.append)
         for piece in pieces:
-            requests.data_received(piece)
+            requests.take(piece)
 
     def add(self, who: Who, **numbers: float) -> None:
         self.used.append((who, numbers))
