@@ -17,18 +17,21 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Never
 
 import httpx
+import psutil
 import pytest
 
 from tracklayer.projects import Repository
 from tracklayer.settings import settings
 
 FreePorts = Callable[[int], list[int]]
+Watch = Callable[..., AbstractContextManager[set[str]]]
 
 _ROOT = pytest.StashKey[Path]()
 _HUB = Path(__file__).parent / "hub" / "server.py"
@@ -219,3 +222,33 @@ def own_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     yield folder
     monkeypatch.undo()
     forget()
+
+
+@pytest.fixture(scope="session")
+def shown_by_processes() -> Watch:
+    """``with shown_by_processes("cmdline", "environ") as seen:`` what all processes of this
+    machine show in the meantime, as far as they live long enough."""
+    return _shown_by_processes
+
+
+@contextmanager
+def _shown_by_processes(*names: str) -> Iterator[set[str]]:
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            for pid in psutil.pids():
+                for name in names:
+                    with suppress(OSError):
+                        seen.add(
+                            Path("/proc", str(pid), name).read_bytes().decode(errors="replace")
+                        )
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()

@@ -11,10 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -340,39 +338,6 @@ class Platform:
         """``down`` has left nothing behind."""
         left = self.processes()
         assert not left, [(p.pid, p.cmdline()) for p in left if p.is_running()]
-
-
-Watch = Callable[..., AbstractContextManager[set[str]]]
-
-
-@pytest.fixture(scope="session")
-def shown_by_processes() -> Watch:
-    """``with shown_by_processes("cmdline", "environ") as seen:`` what all processes of this
-    machine show in the meantime, as far as they live long enough."""
-    return _shown_by_processes
-
-
-@contextmanager
-def _shown_by_processes(*names: str) -> Iterator[set[str]]:
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(0.1):
-            for pid in psutil.pids():
-                for name in names:
-                    with suppress(OSError):
-                        seen.add(
-                            Path("/proc", str(pid), name).read_bytes().decode(errors="replace")
-                        )
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        watcher.join()
 
 
 @pytest.fixture(scope="session")

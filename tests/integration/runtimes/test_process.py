@@ -8,10 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,13 +19,10 @@ from tracklayer.errors import (
     JobCancelled,
     JobError,
     JobFailed,
-    JobOutOfMemory,
-    JobTimeout,
     StoreError,
 )
 from tracklayer.files import read_record
 from tracklayer.runtimes import Job, JobResult, ProcessRuntime, linux, process
-from tracklayer.runtimes.orphans import marked
 
 RUNTIME = ProcessRuntime()
 REPOSITORY = Path(__file__).parents[3]
@@ -68,28 +64,6 @@ def until(done: Callable[[], object], seconds: float = 10) -> None:
     while not done():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Job]]:
-    code = tmp_path / "code"
-    code.mkdir()
-
-    def made(script: str, **more: Any) -> Job:
-        (code / "train.py").write_text(script)
-        values: dict[str, Any] = {
-            "name": "digits-1-train",
-            "folder": tmp_path / "job",
-            "argv": ["-S", "train.py"],
-            "python": Path(sys.executable),
-            "code": code,
-            "timeout": 60,
-            "grace": 1,
-        }
-        return Job(**(values | more))
-
-    yield made
-    assert marked("TRACKLAYER_JOB", str(tmp_path / "job")) == []
 
 
 class Background:
@@ -247,72 +221,6 @@ def test_two_runs_at_once_start_one_job(make: Callable[..., Job], tmp_path: Path
     assert [run.wait().lines for run in runs] == [["ran"]] * 4
     assert count.read_text() == "x"
     assert sorted(run.result.adopted for run in runs if run.result) == [False, True, True, True]
-
-
-def test_memory_is_limited_over_the_whole_tree(make: Callable[..., Job]) -> None:
-    job = make(
-        """
-import subprocess, sys, time
-grow = "x = bytearray(120 << 20); x[::4096] = b'1' * len(x[::4096]); import time; time.sleep(60)"
-children = [subprocess.Popen([sys.executable, "-S", "-c", grow]) for _ in range(2)]
-time.sleep(60)
-""",
-        memory=200 << 20,
-    )
-    before = time.monotonic()
-    with pytest.raises(JobOutOfMemory, match=r"limit is 200 MiB(.|\n)*train.resources.memory"):
-        RUNTIME.run(job)
-    assert time.monotonic() - before < 10
-
-
-def test_shared_memory_counts_once(make: Callable[..., Job]) -> None:
-    job = make(
-        """
-import os, time
-x = bytearray(100 << 20)
-x[::4096] = b"1" * len(x[::4096])
-children = []
-for _ in range(3):
-    pid = os.fork()
-    if not pid:
-        time.sleep(0.7); os._exit(0)
-    children.append(pid)
-for pid in children: os.waitpid(pid, 0)
-""",
-        memory=250 << 20,
-    )
-    assert 100 << 20 < RUNTIME.run(job).peak_memory < 250 << 20
-
-
-def test_the_time_limit_holds_for_those_who_do_not_listen(make: Callable[..., Job]) -> None:
-    job = make(
-        """
-import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("asked", flush=True))
-print("up", flush=True)
-while True: time.sleep(1)
-""",
-        timeout=0.5,
-        grace=0.5,
-    )
-    lines: list[str] = []
-    with pytest.raises(JobTimeout, match=r"0.5s(.|\n)*train.resources.timeout"):
-        RUNTIME.run(job, lines.append)
-    assert lines == ["up", "asked"]
-    ending = read_record(job.folder / "exit.json")
-    assert ending
-    assert ending["exit_code"] == -signal.SIGKILL
-
-
-def test_a_job_gets_as_many_cores_as_it_asked_for(make: Callable[..., Job]) -> None:
-    lines: list[str] = []
-    script = "import os; print(len(os.sched_getaffinity(0)), os.environ['SM_NUM_CPUS'])"
-    RUNTIME.run(make(script, cpus=0.5), lines.append)
-    assert lines == ["1 1"]
-    there = len(os.sched_getaffinity(0))
-    RUNTIME.run(make(script, cpus=there + 7), lines.append)
-    assert str(there + 7) in lines[1]
-    assert lines[2] == f"{there} {there}"
 
 
 def test_cancel_ends_daemons_too(make: Callable[..., Job]) -> None:
