@@ -215,7 +215,9 @@ def test_a_gated_source_is_opened_by_an_airflow_connection(
     spec = SPEC.replace("name: sealed", "name: gated").replace(
         "data: hf://datasets/lab/private@main", "base: hf://lab/gated@main"
     )
-    platform.push("gated", {"tracklayer.yaml": spec, "train.py": SCRIPT.replace("DATA", "BASE")})
+    # Alive for long enough to be seen among the processes.
+    script = "import time\n\ntime.sleep(1)\n" + SCRIPT.replace("DATA", "BASE")
+    platform.push("gated", {"tracklayer.yaml": spec, "train.py": script})
     run = platform.trigger("gated")
     platform.wait("gated", run, "failed")
     said = platform.log_text("gated", run, "fetch-base")
