@@ -44,6 +44,7 @@ def test_a_run_that_is_over_takes_along_what_it_had(own_home: Path, event: objec
     for run in ("over", "another"):
         run_folder("p", run, "input").mkdir()
     assert callable(event)
+    before = set(psutil.Process().children())  # of other tests
     event(dag_run=SimpleNamespace(dag_id="p", run_id="over"), msg="")
-    psutil.wait_procs(psutil.Process().children(), timeout=60)
+    psutil.wait_procs(set(psutil.Process().children()) - before, timeout=60)
     assert [folder.name.partition("-")[0] for folder in run_folders("p")] == ["another"]
