@@ -150,16 +150,16 @@ def test_a_run_that_goes_on_keeps_what_it_has(platform: Platform, trained: str) 
     wait = f"import time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.1)\n"
     script = SCRIPT.replace("print(", f"{wait}print(")
     commit = platform.record("sealed", trained)["steps"]["fetch-data"]["revision"]
-    spec = SPEC.replace("name: sealed", "name: waiting").replace("@main", f"@{commit}")
-    platform.push("waiting", {"tracklayer.yaml": spec, "train.py": script})
-    run = platform.trigger("waiting")
-    platform.wait_running("waiting", run, "train")
-    source = platform.record("waiting", run)["steps"]["fetch-data"]["manifest"]
+    spec = SPEC.replace("name: sealed", "name: lasting").replace("@main", f"@{commit}")
+    platform.push("lasting", {"tracklayer.yaml": spec, "train.py": script})
+    run = platform.trigger("lasting")
+    platform.wait_running("lasting", run, "train")
+    source = platform.record("lasting", run)["steps"]["fetch-data"]["manifest"]
     assert platform.json("store", "gc", "--quota", "1B")["over"]
     assert len(platform.json("store", "show", source)["files"]) == 2
     go_on.touch()
-    platform.wait("waiting", run)
-    assert platform.ask("waiting", 4)[1] == 8
+    platform.wait("lasting", run)
+    assert platform.ask("lasting", 4)[1] == 8
 
     def collected() -> bool:
         platform.json("store", "gc", "--quota", "1B")

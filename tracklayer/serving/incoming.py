@@ -27,6 +27,20 @@ _SPARE = 64 << 10
 """Bytes of a refused body that are read, so that the connection can be kept."""
 
 
+_LARGE = 16 << 20
+"""Bytes of a body whose pieces the C library shall not keep."""
+
+
+def _give_back() -> None:
+    """Have the C library give free memory back to the system; by itself it keeps what lies below
+    anything that is in use (malloc_trim(3))."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+    if trim is not None:
+        trim(0)
+
+
 class Incoming(asyncio.Protocol):
     """The half of a connection that listens."""
 
@@ -136,7 +150,11 @@ class Incoming(asyncio.Protocol):
         self._incoming = None
         if chunks := self._chunks:
             exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            large = self._size > _LARGE
+            del chunks
             self._forget()
+            if large:
+                _give_back()
         self._enqueue(exchange)
 
     def _decline(self, rest: bytes) -> None:

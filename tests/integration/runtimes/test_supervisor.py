@@ -220,6 +220,7 @@ def test_what_supervisord_cannot_say_is_refused(place: Place) -> None:
 def test_what_supervisord_refuses_spoils_nothing(place: Place) -> None:
     place.supervisor.add(place.program())
     pid = place.running()
+    until(lambda: place.supervisor.log("web") == "up\n")  # before it is stopped
     for name in ("web", "api"):
         with pytest.raises(PlatformError, match="not a valid signal"):
             place.supervisor.add(place.program(name, stopsignal="NOPE"))
