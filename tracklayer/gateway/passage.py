@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tracklayer.gateway.http1 import PASSAGE_HEADER
+from tracklayer.gateway.http1 import CALLER_HEADER, PASSAGE_HEADER
 from tracklayer.gateway.request import Request
 
 _NAME = PASSAGE_HEADER.lower().encode()
+_CALLER = CALLER_HEADER.lower().encode()
 _NOTHING = "-"
 
 
@@ -32,11 +33,15 @@ class Passage:
     def of(cls, request: Request) -> Passage:
         """Take it from the request's own field, which is nobody else's business.
 
-        The path is put together again, where its beginning is in the field.
+        A request that no server of its version has taken comes as it was sent to them: who asks is
+        in the fields that they get, and so is the beginning of the path, which is put back.
         """
-        [value] = [value for low, _, value in request.headers if low == _NAME]
+        fields = {low: value.decode("latin-1") for low, _, value in request.headers}
+        if _NAME not in fields:
+            request.target = fields[b"x-forwarded-prefix"].encode() + request.target
+            peer, scheme = fields[b"x-forwarded-for"], fields[b"x-forwarded-proto"]
+            return cls(peer, scheme, fields.get(_CALLER), -1, 0)
         request.headers = [field for field in request.headers if field[0] != _NAME]
-        words = value.decode("latin-1").split(" ")
-        peer, scheme, caller, turn, wait, prefix = (w if w != _NOTHING else "" for w in words)
-        request.target = prefix.encode() + request.target
+        words = fields[_NAME].split(" ")
+        peer, scheme, caller, turn, wait = (w if w != _NOTHING else "" for w in words)
         return cls(peer, scheme, caller or None, int(turn or -1), int(wait or 0))

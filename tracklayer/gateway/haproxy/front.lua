@@ -2,7 +2,7 @@
 -- What is decided here is in variables of the transaction, for the rules of the configuration:
 --   lane     backend of the version; without it the gateway's own proxy gets the request
 --   asked    project, version and caller, for the line about the request
---   version, prefix, caller, turn, wait, alone, strip
+--   version, prefix, caller, turn, wait, several, strip
 -- "tracklayer mark WORD" writes a line after those of all requests that are over.
 -- "tracklayer load FILE" replaces all that is known: a Lua file that returns
 --   {closed, places = {segment -> {project, prefix, closed, pinned, turns}}, keys = {digest -> ...}}
@@ -91,16 +91,18 @@ local function wait_for_token(key, now)
   return 0
 end
 
-core.register_action("enter", {"http-req"}, function(txn)
+core.register_action("enter", {"http-req"}, function(txn, how)
   local segment, rest = txn.f:url():match("^/([^/?]*)(.*)$")
   if not segment then return end
   local place = known.places[segment] or known.places[(segment:gsub("%%40", "@"))]
   if not place then return end
 
   local needed = known.closed or place.closed
-  local key, strip = presented(
-    txn.f:req_fhdr("x-api-key"), txn.f:req_fhdr("authorization"), needed)
-  local caller
+  local closer = how == "closer"
+  local key, strip, caller
+  if closer then
+    key, strip = presented(txn.f:req_fhdr("x-api-key"), txn.f:req_fhdr("authorization"), needed)
+  end
   if key then
     local found = known.keys[txn.c:hex(txn.c:sha2(key, 256))]
     local now = clock()
@@ -122,7 +124,7 @@ core.register_action("enter", {"http-req"}, function(txn)
   end
 
   local turn = next_turn(place.turns)
-  if turn.trial or not turn.lane or txn:get_var("txn.odd") then
+  if turn.trial or not turn.lane or (closer and txn:get_var("txn.odd")) then
     if not place.pinned then txn:set_var("txn.turn", turn.version) end
     return
   end
@@ -133,9 +135,9 @@ core.register_action("enter", {"http-req"}, function(txn)
   txn:set_var("txn.version", turn.version)
   txn:set_var("txn.asked", turn.asked .. (caller or "-"))
   txn:set_var("txn.prefix", place.prefix)
-  if turn.alone then txn:set_var("txn.alone", true) end
+  if turn.several then txn:set_var("txn.several", true) end
   if strip then txn:set_var("txn.strip", true) end
-end, 0)
+end, 1)
 
 -- Fields that the server's Connection names are between it and us.
 core.register_action("hop", {"http-res"}, function(txn)

@@ -182,7 +182,7 @@ class Lanes:
                     "share": share,
                     "lane": held.name if held else None,
                     "trial": pinned is None and version is not live.main,
-                    "alone": len(version.backends) == 1,
+                    "several": len(version.backends) > 1,
                 }
             )
         return {
