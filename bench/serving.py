@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,12 @@ from tracklayer.gateway.routes import Route, save
 
 _SERVERS = Path(__file__).parent / "servers"
 _RAW, _FASTAPI, _ALONE = "a raw ASGI function", "FastAPI and pydantic", "the same, none joined"
-_KEYS = "through the gateway with a key"
+_KEYS = {
+    "through the gateway with a key": (),
+    "through the gateway with HAProxy and a key": ("--proxy", "haproxy"),
+}
+"""Ways to ask with a key -> options of the gateway."""
+
 _PATH = "v2/models/m/infer"
 _SECONDS = 3
 
@@ -66,7 +71,7 @@ class _Figure:
         """Beside what people write, and what they install."""
         made: dict[str, Maker] = {
             OURS: lambda _: _ours(self._task),
-            _KEYS: lambda folder: _with_key(self._task, folder),
+            **{name: partial(_with_key, self._task, more) for name, more in _KEYS.items()},
             **self._peers(),
         }
         what = "thin model, 8 connections"
@@ -79,9 +84,9 @@ class _Figure:
             rows += _rows(what, (OURS, name), up, samples, missing, limit, pairs)
         measured = [name for name in FRAMEWORKS if samples.get(name)]
         best = [min(measured, key=lambda name: float(np.median(samples[name])))] if measured else []
-        for name in (_RAW, _FASTAPI, *best):
-            sides = (_KEYS, name)
-            rows += _rows(f"{what}, {_KEYS}", sides, up, samples, missing, _THIN[name], pairs)
+        for way, name in product(_KEYS, (_RAW, _FASTAPI, *best)):
+            sides = (way, name)
+            rows += _rows(f"{what}, {way}", sides, up, samples, missing, _THIN[name], pairs)
         return rows
 
     def joined(self, pairs: int) -> list[Row]:
@@ -191,7 +196,7 @@ def _rows(
         Row(
             what=f"{what}: time a request",
             unit="µs",
-            ours=samples[ours],
+            ours=samples.get(ours, []),
             name=theirs,
             theirs=samples.get(theirs, []),
             at_most=limit,
@@ -219,8 +224,8 @@ def _ours(task: Task, *more: str) -> Server:
     )
 
 
-def _with_key(task: Task, folder: Path) -> Server:
-    """The server behind the gateway, which takes callers with keys only; both on the one core."""
+def _with_key(task: Task, more: tuple[str, ...], folder: Path) -> Server:
+    """The server behind the gateway, which takes callers with keys only; all on the one core."""
     (port,) = free_ports(1)
     folder.mkdir()
     socket, routes, state = folder / "s.sock", folder / "routes.json", folder / "state"
@@ -229,7 +234,7 @@ def _with_key(task: Task, folder: Path) -> Server:
     gateway = (
         *(sys.executable, "-P", "-m", "tracklayer.gateway", "--access", "keys"),
         *("--port", str(port), "--admin", str(folder / "a.sock")),
-        *("--routes", str(routes), "--state", str(state)),
+        *("--routes", str(routes), "--state", str(state), *more),
     )
     return Server(
         [_serving(task, "--socket", str(socket)), gateway],
