@@ -15,7 +15,10 @@ import psutil
 import pytest
 
 from tracklayer.gateway import GatewayClient, Route
+from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.haproxy.control import Control
+from tracklayer.gateway.haproxy.lanes import Lanes
+from tracklayer.gateway.live import LiveRoute
 
 
 @pytest.fixture(scope="session")
@@ -165,3 +168,36 @@ def test_folders_may_be_called_anything(spawn: Any, echo: Any) -> None:
         assert [line.split(",")[7] for line in told.splitlines() if ",s1," in line] == ["10"]
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_a_lane_is_nobody_elses_while_a_request_is_in_it(tmp_path: Path) -> None:
+    """Its server leaves only when HAProxy lets it; until then the lane has one that is not free."""
+    told: list[str] = []
+    at_work = 1
+
+    class Told(Control):
+        async def __call__(self, command: str) -> str:
+            told.append(command)
+            return {"add": "New server registered.", "del": "Server deleted.", "tra": "ok"}.get(
+                command[:3], ""
+            )
+
+        async def in_flight(self, backend: str, server: str) -> int:
+            return at_work
+
+    async def scenario() -> tuple[int, int]:
+        nonlocal at_work
+        lanes = Lanes(Told(tmp_path / "none"), 1, tmp_path / "known.lua")
+        admission = Admission(tmp_path / "keys.json", closed=False)
+        path = tmp_path / "one.sock"
+        live = LiveRoute("digits", Route.of(1, [path]), {}, {}, None)
+        await lanes.follow({"digits": live}, admission, ())
+        await lanes.follow({}, admission, [live.backends[path]])
+        await asyncio.sleep(0.1)
+        busy = len(lanes._free)
+        at_work = 0
+        await asyncio.sleep(0.2)
+        return busy, len(lanes._free)
+
+    assert asyncio.run(scenario()) == (0, 1)
+    assert "del server lane0/s1" in told

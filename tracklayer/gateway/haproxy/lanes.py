@@ -51,11 +51,15 @@ class _Lane:
 
     :ivar servers: path of each of its servers -> HAProxy's name for it.
     :ivar made: servers that it ever had: no name is given twice.
+    :ivar leaving: servers that are not its own any more, and still there.
+    :ivar left: its version is gone: when its last server is too, another version may have it.
     """
 
     name: str
     servers: dict[Path, str] = field(default_factory=dict)
     made: int = 0
+    leaving: int = 0
+    left: bool = False
 
 
 class Lanes:
@@ -103,15 +107,24 @@ class Lanes:
         for each, path in gone:
             if path in backends:
                 backends[path].outside += 1  # until HAProxy has said how many there are
+            each.leaving += 1
             task = asyncio.create_task(self._retire(each, path, backends.get(path)))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
-        self._free.extend((time.monotonic() + _REST, each.name) for each in left)
+        for each in left:
+            each.left = True
+            self._release(each)
 
     def close(self) -> None:
         """HAProxy is gone: nothing of it is waited for."""
         for task in self._leaving:
             task.cancel()
+
+    def _release(self, held: _Lane) -> None:
+        """Let another version have a lane that is empty: in one that is not, a request of the version
+        before could still be sent to a server of the next."""
+        if held.left and not held.leaving:
+            self._free.append((time.monotonic() + _REST, held.name))
 
     async def _serve(self, key: Version, version: LiveVersion) -> list[tuple[_Lane, Path]]:
         """Give a version its lane and its servers; those that are not its own any more."""
@@ -148,6 +161,8 @@ class Lanes:
             await self._do(f"set server {held.name}/{name} state maint", "")
             while "deleted" not in await self._control(f"del server {held.name}/{name}"):
                 await asyncio.sleep(_POLL)
+            held.leaving -= 1
+            self._release(held)
         except PlatformError as error:
             log.warning("%s", error.message)
         finally:
