@@ -121,7 +121,7 @@ class Lanes:
             task.cancel()
 
     def _release(self, held: _Lane) -> None:
-        """Let another version have a lane that is empty: in one that is not, a request of the version
+        """Let another version have a lane that is empty: in one that is not, a request of the one
         before could still be sent to a server of the next."""
         if held.left and not held.leaving:
             self._free.append((time.monotonic() + _REST, held.name))
