@@ -19,16 +19,17 @@ from bench.endpoints import Running, Server, Task, need_cores, running
 from bench.frameworks import FRAMEWORKS
 from bench.measure import OURS, NotMeasuredError, Options, Row, interleaved
 from bench.processes import free_ports
-from tracklayer.gateway.keys import Keys
+from tracklayer.access import Keys
 from tracklayer.gateway.routes import Route, save
 
 _SERVERS = Path(__file__).parent / "servers"
 _RAW, _FASTAPI, _ALONE = "a raw ASGI function", "FastAPI and pydantic", "the same, none joined"
-_KEYS = {
+_KEY = "with a key"
+_GATEWAYS = {
     "through the gateway with a key": (),
     "through the gateway with HAProxy and a key": ("--proxy", "haproxy"),
 }
-"""Ways to ask with a key -> options of the gateway."""
+"""Ways to ask with a key that the gateway checks -> its options."""
 
 _PATH = "v2/models/m/infer"
 _SECONDS = 3
@@ -71,7 +72,8 @@ class _Figure:
         """Beside what people write, and what they install."""
         made: dict[str, Maker] = {
             OURS: lambda _: _ours(self._task),
-            **{name: partial(_with_key, self._task, more) for name, more in _KEYS.items()},
+            _KEY: partial(_with_key, self._task),
+            **{name: partial(_behind, self._task, more) for name, more in _GATEWAYS.items()},
             **self._peers(),
         }
         what = "thin model, 8 connections"
@@ -84,7 +86,7 @@ class _Figure:
             rows += _rows(what, (OURS, name), up, samples, missing, limit, pairs)
         measured = [name for name in FRAMEWORKS if samples.get(name)]
         best = [min(measured, key=lambda name: float(np.median(samples[name])))] if measured else []
-        for way, name in product(_KEYS, (_RAW, _FASTAPI, *best)):
+        for way, name in product((_KEY, *_GATEWAYS), (_RAW, _FASTAPI, *best)):
             sides = (way, name)
             rows += _rows(f"{what}, {way}", sides, up, samples, missing, _THIN[name], pairs)
         return rows
@@ -161,7 +163,7 @@ class _Figure:
             try:
                 found[name] = stack.enter_context(running(maker(place / "server"), place))
             except NotMeasuredError as error:
-                if name in (OURS, _KEYS):
+                if name in (OURS, _KEY, *_GATEWAYS):
                     raise
                 missing[name] = str(error)
         return found, missing
@@ -214,17 +216,25 @@ def _rows(
     ]
 
 
-def _ours(task: Task, *more: str) -> Server:
+def _ours(task: Task, *more: str, headers: Mapping[str, str] | None = None) -> Server:
     (port,) = free_ports(1)
     return Server(
         [_serving(task, "--port", str(port), *more)],
         f"http://127.0.0.1:{port}/{_PATH}",
         task.open_inference,
         task.expected,
+        headers=headers or {},
     )
 
 
-def _with_key(task: Task, more: tuple[str, ...], folder: Path) -> Server:
+def _with_key(task: Task, folder: Path) -> Server:
+    """The server, which takes callers with keys only."""
+    keys = Keys(folder / "keys.json")
+    _, secret = keys.create("bench")
+    return _ours(task, "--keys", str(keys.file), headers=_bearer(secret))
+
+
+def _behind(task: Task, more: tuple[str, ...], folder: Path) -> Server:
     """The server behind the gateway, which takes callers with keys only; all on the one core."""
     (port,) = free_ports(1)
     folder.mkdir()
@@ -241,8 +251,12 @@ def _with_key(task: Task, more: tuple[str, ...], folder: Path) -> Server:
         f"http://127.0.0.1:{port}/m/{_PATH}",
         task.open_inference,
         task.expected,
-        headers={"Authorization": f"Bearer {secret}"},
+        headers=_bearer(secret),
     )
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _serving(task: Task, *where: str) -> list[str]:

@@ -29,6 +29,10 @@ in ``hint`` what to do. Errors of libraries are mapped to these where they enter
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class TracklayerError(Exception):
@@ -165,3 +169,10 @@ class PlatformError(TracklayerError):
     """The platform cannot start or go on."""
 
     exit_code = 13
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a validation, in one line, without pydantic's addresses."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -13,7 +13,7 @@ from tracklayer.cli.options import Json, duration
 from tracklayer.cli.output import Output, moment, table
 
 if TYPE_CHECKING:
-    from tracklayer.gateway.keys import Key, Keys
+    from tracklayer.access import Key, Keys
 
 app = typer.Typer(
     name="keys",
@@ -89,7 +89,7 @@ def revoke(name: Name, as_json: Json = False) -> None:
 
 
 def _keys() -> Keys:
-    from tracklayer.gateway.keys import Keys
+    from tracklayer.access import Keys
     from tracklayer.settings import settings
 
     return Keys(settings().gateway_home / "keys.json")

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from tracklayer.access import Admission
 from tracklayer.errors import TracklayerError
 from tracklayer.gateway.admin import Admin
-from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.connections import Connection, Handler, Server
 from tracklayer.gateway.proxy import Proxy
 from tracklayer.gateway.table import Table

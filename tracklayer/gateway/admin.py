@@ -16,13 +16,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ValidationError
 
-from tracklayer.errors import PlatformError, ServiceError
+from tracklayer.errors import PlatformError, ServiceError, first_problem
 from tracklayer.gateway.client import Switched
 from tracklayer.gateway.connections import Connection, Work
 from tracklayer.gateway.http1 import error_document
 from tracklayer.gateway.proxy import Proxy
 from tracklayer.gateway.request import Request
-from tracklayer.gateway.routes import PROJECT, TABLE, Route, problem
+from tracklayer.gateway.routes import PROJECT, TABLE, Route
 from tracklayer.gateway.stats import STATS
 from tracklayer.gateway.table import Table
 
@@ -90,7 +90,7 @@ class Admin:
             else:
                 previous, left = await self._table.remove(project, drain)
         except ValidationError as invalid:
-            return 400, error_document(problem(invalid))
+            return 400, error_document(first_problem(invalid))
         except ValueError as invalid:
             return 400, error_document(str(invalid))
         except ServiceError as refused:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tracklayer.errors import ServiceError
-from tracklayer.gateway.routes import PROJECT, TABLE, Route, problem
+from tracklayer.errors import ServiceError, first_problem
+from tracklayer.gateway.routes import PROJECT, TABLE, Route
 from tracklayer.gateway.stats import STATS, VersionStats
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class GatewayClient:
         try:
             route = Route.of(version, backends)
         except ValidationError as error:
-            raise ServiceError(f"no route for {project!r}: {problem(error)}") from error
+            raise ServiceError(f"no route for {project!r}: {first_problem(error)}") from error
         return self.route(project, route, drain=drain)
 
     def remove(self, project: str, *, drain: float = 30.0) -> Switched:

@@ -15,14 +15,12 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from tracklayer.access import ANONYMOUS, Admission, Key, Refusal, carries_key
 from tracklayer.errors import PlatformError
-from tracklayer.gateway.admission import Admission, Refusal, carries_key
 from tracklayer.gateway.grpc_call import Call
 from tracklayer.gateway.grpc_links import LATER, SERVICE, Links, Metadata
 from tracklayer.gateway.grpc_messages import model_of, readdressed
 from tracklayer.gateway.http1 import CALLER_HEADER, NOT_TO_BACKEND, VERSION_HEADER
-from tracklayer.gateway.keys import ANONYMOUS, Key
-from tracklayer.gateway.request import Request
 from tracklayer.gateway.table import Place, Table
 from tracklayer.gateway.tls import Certificate
 from tracklayer.gateway.usage import Usage
@@ -210,18 +208,21 @@ class Listener:
         named = not version or name.endswith(f"@{version}")
         segment = (name if named else f"{name}@{version}").encode()
         place = self._table.places.get(segment) or self._table.missing(segment)
-        request = _with_keys(given)
+        fields = {
+            field: value if isinstance(value, bytes) else value.encode() for field, value in given
+        }
+        authorization, api_key = fields.get("authorization"), fields.get("x-api-key")
         closed = self._admission.closed or (place is not None and place.live.closed)
         key: Key | None = None
-        if closed or request.authorization or request.api_key:
-            key = self._admission.caller(request, needed=closed)
+        if closed or authorization or api_key:
+            key = self._admission.caller(authorization, api_key, needed=closed)
         if place is None:
             raise _Refused(grpc.StatusCode.NOT_FOUND, self._no_project(name, key))
         if key is not None:
             self._admission.admit(key, place.live.project)
         if place.missing:
             raise _Refused(grpc.StatusCode.NOT_FOUND, place.missing)
-        dropped = carries_key(request, needed=closed)
+        dropped = carries_key(authorization, needed=closed)
         passed_on = [
             (field, value)
             for field, value in given
@@ -243,18 +244,6 @@ class Listener:
         known = ", ".join(shown[:_SHOWN]) or "none"
         more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
         return f"no project {name[:100]!r} here; there are: {known}{more}"
-
-
-def _with_keys(given: Metadata) -> Request:
-    """What of a call is looked at to find out who asks."""
-    request = Request()
-    for name, value in given:
-        data = value if isinstance(value, bytes) else value.encode()
-        if name == "authorization":
-            request.authorization = data
-        elif name == "x-api-key":
-            request.api_key = data
-    return request
 
 
 def _credentials(certificate: Certificate) -> Any:

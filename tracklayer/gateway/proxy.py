@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from tracklayer.gateway.admission import Admission, Refusal, carries_key
+from tracklayer.access import ANONYMOUS, PLATFORM, Admission, Key, Refusal, carries_key
 from tracklayer.gateway.connections import Connection, Work
 from tracklayer.gateway.exchange import Exchange, forwarded
 from tracklayer.gateway.http1 import CALLER_HEADER, NOT_TO_BACKEND, document
-from tracklayer.gateway.keys import ANONYMOUS, PLATFORM
 from tracklayer.gateway.metrics import CONTENT_TYPE, exposition
 from tracklayer.gateway.passage import Passage
 from tracklayer.gateway.request import Request
@@ -73,7 +72,7 @@ class Proxy:
             if passage is not None and passage.caller is not None:
                 caller = self._admission.admitted(passage.caller, passage.wait)
             elif not trusted and (closed or request.authorization or request.api_key):
-                key = self._admission.caller(request, needed=closed)
+                key = self._key(request, needed=closed)
                 if key is not None:
                     caller = self._admission.admit(key, place.live.project)
         except Refusal as refusal:
@@ -90,7 +89,7 @@ class Proxy:
         dropped = NOT_TO_BACKEND
         if caller is not None and not trusted:
             extra += f"{CALLER_HEADER}: {caller}\r\n".encode()
-        if request.authorization is not None and carries_key(request, needed=closed):
+        if request.authorization is not None and carries_key(request.authorization, needed=closed):
             dropped = _WITHOUT_KEY
         head = forwarded(request, path, extra, dropped)
         return Exchange(
@@ -103,6 +102,10 @@ class Proxy:
             caller=caller or ANONYMOUS,
             turn=place.live.versions.get(passage.turn) if passage else None,
         )
+
+    def _key(self, request: Request, *, needed: bool) -> Key | None:
+        """:raises Refusal: it carries none that is valid."""
+        return self._admission.caller(request.authorization, request.api_key, needed=needed)
 
     def _look_closer(self, target: bytes) -> tuple[Place | None, bytes]:
         """The place of a path that is not written the usual way, or whose version is not there."""
@@ -127,7 +130,7 @@ class Proxy:
                 answer = partial(client.answer, 200, text, content_type=CONTENT_TYPE)
         else:
             if self._admission.closed and not trusted:  # who has no key learns no names
-                self._admission.caller(request, needed=True)
+                self._key(request, needed=True)
             shown = path[:100].decode("latin-1")
             client.refuse(404, f"no project at {shown!r}; GET / lists what there is")
             return
@@ -144,7 +147,7 @@ class Proxy:
 
         :raises Refusal: there is a key, and it is not valid.
         """
-        key = None if trusted else self._admission.caller(request, needed=False)
+        key = None if trusted else self._key(request, needed=False)
         shown = {}
         for project, live in sorted(self._table.live.items()):
             closed = self._admission.closed or live.closed

@@ -19,7 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from tracklayer.errors import PlatformError
+from tracklayer.access import Project
+from tracklayer.errors import PlatformError, first_problem
 from tracklayer.files import write_text
 from tracklayer.sockets import LONGEST
 
@@ -37,7 +38,6 @@ def _distinct(paths: list[Path]) -> list[Path]:
 CHAMPION = "champion"
 """The alias of the version that answers users, whatever is being tried beside it."""
 
-Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Alias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Version = Annotated[int, Field(ge=0)]
 SocketPath = Annotated[Path, AfterValidator(_socket_path)]
@@ -108,7 +108,7 @@ def load(file: Path) -> dict[str, Route]:
         raise PlatformError(f"cannot read the routes in {file}: {error.strerror}") from error
     except ValidationError as error:
         raise PlatformError(
-            f"the routes in {file} are damaged: {problem(error)}",
+            f"the routes in {file} are damaged: {first_problem(error)}",
             hint="Mend the file. Or move it away: the gateway then starts without routes, and "
             "every project is unreachable until it is deployed again.",
         ) from error
@@ -141,10 +141,3 @@ def save(file: Path, routes: dict[str, Route]) -> None:
         write_text(file, TABLE.dump_json(routes, indent=2).decode())
     except OSError as error:
         raise PlatformError(f"cannot write the routes to {file}: {error.strerror}") from error
-
-
-def problem(error: ValidationError) -> str:
-    """The first problem of a validation, in one line, without pydantic's addresses."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]

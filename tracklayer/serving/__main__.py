@@ -18,6 +18,7 @@ from tracklayer.sockets import listen_tcp, listen_unix
 
 if TYPE_CHECKING:
     from tracklayer.serving.app import Application, Limits
+    from tracklayer.serving.guard import Guard
     from tracklayer.serving.http import Service
 
 _SOURCE = re.compile(r"(?:([A-Za-z0-9][\w.-]*)(?:@([\w.-]+))?=)?(.+)", re.DOTALL)
@@ -69,13 +70,24 @@ def _application(options: argparse.Namespace) -> Application:
     """Everything loaded and warm."""
     from tracklayer.serving.app import Application, Limits
 
+    guard = _guard(options)
     loaded = [_load(source, options) for source in options.sources]
     services = [service for service, _ in loaded]
     if options.access_log:
         logging.getLogger("tracklayer.serving").setLevel(logging.INFO)
-    application = Application(services, _limits(options, Limits), access_log=options.access_log)
+    limits, log = _limits(options, Limits), options.access_log
+    application = Application(services, limits, access_log=log, guard=guard)
     application.warm_up(*(request for _, request in loaded))
     return application
+
+
+def _guard(options: argparse.Namespace) -> Guard | None:
+    """Who may ask."""
+    if options.keys is None:
+        return None
+    from tracklayer.serving.guard import Guard
+
+    return Guard(options.keys)
 
 
 def _load(source: Source, options: argparse.Namespace) -> tuple[Service, bytes]:
@@ -165,6 +177,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address for --port")
     parser.add_argument(
         "--grpc", metavar="ADDRESS", help="gRPC beside HTTP: unix:/path or host:port; 0: a free one"
+    )
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="callers need a key of this file, which `tracklayer keys create` writes; for a server "
+        "without the gateway in front",
     )
     parser.add_argument("--threads", type=_count, default=1, help="threads of one inference")
     parser.add_argument("--workers", type=_count, default=2, help="inferences of a model at a time")

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -14,10 +15,13 @@ import orjson
 from tracklayer.errors import ModelError
 from tracklayer.serving import deepaas, invocations, open_inference, openapi
 from tracklayer.serving.batching import Batched
-from tracklayer.serving.http import Headers, Infer, Reply, Route, Service, error_reply
+from tracklayer.serving.http import CALLER, Headers, Infer, Reply, Route, Service, error_reply
 from tracklayer.serving.metrics import CONTENT_TYPE, Metrics, Series
 from tracklayer.serving.model import Call, RequestError
 from tracklayer.serving.runner import Done, Job, Outcome, Runner, Watch
+
+if TYPE_CHECKING:
+    from tracklayer.serving.guard import Guard  # with pydantic, which takes its time
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +32,6 @@ PROTOCOLS: tuple[Callable[[Service, Sequence[Service]], dict[str, Route]], ...] 
     openapi.routes,
 )
 """Every protocol is a function from a service, and all of its server, to its routes."""
-
-_CALLER = b"x-tracklayer-caller"
-"""Header in which the gateway says who asks."""
 
 _LATER = {"retry-after": "1"}
 
@@ -63,11 +64,12 @@ class Limits:
 class Endpoint:
     """What a path answers, by which model, and where its requests are counted."""
 
-    __slots__ = ("get", "infer", "runner", "series", "service")
+    __slots__ = ("get", "infer", "probe", "runner", "series", "service")
 
     def __init__(self, route: Route, service: Service, runner: Runner, series: Series) -> None:
         self.get = route.get
         self.infer = route.infer
+        self.probe = route.probe
         self.service = service
         self.runner = runner
         self.series = series
@@ -76,14 +78,16 @@ class Endpoint:
 class Exchange(Job):
     """A request on its way to its answer.
 
-    ``refusal`` is the answer of one that was refused before its body was read.
+    ``caller`` is who asks, if that is known; ``refusal`` the answer of one that was refused before
+    its body was read.
     """
 
-    __slots__ = ("begin", "counted", "endpoint", "head", "keep_alive", "refusal")
+    __slots__ = ("begin", "caller", "counted", "endpoint", "head", "keep_alive", "refusal")
 
     def __init__(self, headers: Headers, *, begin: float, head: bool, keep_alive: bool) -> None:
         super().__init__(None, b"", headers)
         self.begin = begin
+        self.caller: bytes | None = None
         self.head = head
         self.keep_alive = keep_alive
         self.counted = False
@@ -98,13 +102,20 @@ class Application:
     because it drains (``time.perf_counter``).
 
     :param access_log: write a line for each request.
+    :param guard: who may ask; None: whoever can reach it, and the gateway says who that is.
     """
 
     def __init__(
-        self, services: Sequence[Service], limits: Limits, *, access_log: bool = False
+        self,
+        services: Sequence[Service],
+        limits: Limits,
+        *,
+        access_log: bool = False,
+        guard: Guard | None = None,
     ) -> None:
         self.services = tuple(services)
         self.limits = limits
+        self.guard = guard
         self.metrics = Metrics()
         self._access_log = access_log
         self.in_flight = 0
@@ -154,8 +165,7 @@ class Application:
     def admit(self, exchange: Exchange, method: bytes, target: bytes) -> None:
         """Find out what answers a request, or refuse it; its body was not read yet."""
         try:
-            endpoint = self._endpoints.get(target) or self._find(target)
-            exchange.endpoint = endpoint
+            endpoint = exchange.endpoint = self._let_in(exchange, target)
             if endpoint.infer is None:
                 if method not in (b"GET", b"HEAD"):
                     raise _wrong_method(method, "GET", "GET, HEAD")
@@ -191,7 +201,7 @@ class Application:
         endpoint = exchange.endpoint
         series = self._nowhere if endpoint is None else endpoint.series
         seconds = time.perf_counter() - exchange.begin
-        series.observe(status, exchange.headers.get(_CALLER), seconds)
+        series.observe(status, exchange.caller, seconds)
         if self._access_log:
             route = series.labels["route"] or "-"
             log.info("%s %d %.1f ms", route, status, seconds * 1000)
@@ -202,7 +212,7 @@ class Application:
         :raises RequestError: it is not answered.
         """
         begin = time.perf_counter()
-        series, caller = self._elsewhere[id(service)], headers.get(_CALLER)
+        series, caller = self._elsewhere[id(service)], headers.get(CALLER)
         try:
             self._take(service)
         except RequestError as refused:
@@ -237,6 +247,24 @@ class Application:
     def too_slow(self) -> RequestError:
         """The model took longer than the limit."""
         return RequestError(504, f"the answer took longer than {self.limits.seconds:g} s")
+
+    def _let_in(self, exchange: Exchange, target: bytes) -> Endpoint:
+        """What answers a request of somebody who may ask for it.
+
+        :raises RequestError: 401, 403, 404, 429.
+        """
+        found = self._endpoints.get(target)
+        guard = self.guard
+        if guard is None:
+            exchange.caller = exchange.headers.get(CALLER)
+            return found or self._find(target)
+        exchange.endpoint = found
+        if found is not None and found.probe:
+            return found
+        key = guard.key(exchange.headers)  # first: who has none learns no names
+        found = found or self._find(target)
+        exchange.caller = guard.admit(key, found.service)
+        return found
 
     def _check(self, headers: Headers) -> None:
         if headers.get(b"content-encoding", b"identity") != b"identity":

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 import grpc
@@ -20,11 +20,14 @@ from google.protobuf.message import DecodeError
 
 from tracklayer.errors import PlatformError
 from tracklayer.serving.grpc_tensors import answer, read
-from tracklayer.serving.http import Headers, Infer, Reply, Service
+from tracklayer.serving.http import CALLER, Headers, Infer, Reply, Service
 from tracklayer.serving.model import Call, RequestError
 from tracklayer.serving.open_inference import server_metadata
 from tracklayer.serving.protocol import open_inference_pb2 as messages
 from tracklayer.sockets import LONGEST, accepts
+
+if TYPE_CHECKING:
+    from tracklayer.serving.guard import Guard
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ _Method: TypeAlias = Callable[[Any, bytes, Headers], Awaitable[Any]]
 _UNIX = "unix:"
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -64,6 +69,7 @@ async def serve(
     body: int,
     seconds: float,
     concurrency: int,
+    guard: Guard | None = None,
 ) -> tuple[grpc.aio.Server, str]:
     """A running server, which ``stop(grace)`` ends, and the address on which it listens.
 
@@ -72,6 +78,7 @@ async def serve(
     :param body: bytes of a message.
     :param seconds: for a message to arrive.
     :param concurrency: inferences being read, waiting or running.
+    :param guard: who may ask; None: whoever can reach it.
     :raises PlatformError: it cannot be listened on.
     """
     server = grpc.aio.server(
@@ -85,7 +92,7 @@ async def serve(
     )
     handlers = {
         name: _handler(method, getattr(messages, f"{name}Request"), seconds)
-        for name, method in _Methods(services, infer).table().items()
+        for name, method in _Methods(services, infer, guard).table().items()
     }
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)]
@@ -98,9 +105,10 @@ async def serve(
 class _Methods:
     """The methods of the protocol, from message to message."""
 
-    def __init__(self, services: Sequence[Service], infer: Answer) -> None:
+    def __init__(self, services: Sequence[Service], infer: Answer, guard: Guard | None) -> None:
         self._services = services
         self._infer = infer
+        self._guard = guard
 
     def table(self) -> dict[str, _Method]:
         """What answers, by its name in the protocol."""
@@ -120,15 +128,21 @@ class _Methods:
         ready = not any(service.draining for service in self._services)
         return messages.ServerReadyResponse(ready=ready)
 
-    async def _model_ready(self, request: messages.ModelReadyRequest, *_: object) -> Any:
-        service = self._service(request.name, request.version)
+    async def _model_ready(
+        self, request: messages.ModelReadyRequest, _: bytes, headers: Headers
+    ) -> Any:
+        service, _caller = self._admitted(request.name, request.version, headers)
         return messages.ModelReadyResponse(ready=not service.draining)
 
-    async def _server_metadata(self, *_: object) -> Any:
+    async def _server_metadata(self, _: object, __: bytes, headers: Headers) -> Any:
+        if self._guard is not None:
+            self._guard.key(headers)
         return messages.ServerMetadataResponse(**server_metadata())
 
-    async def _model_metadata(self, request: messages.ModelMetadataRequest, *_: object) -> Any:
-        service = self._service(request.name, request.version)
+    async def _model_metadata(
+        self, request: messages.ModelMetadataRequest, _: bytes, headers: Headers
+    ) -> Any:
+        service, _caller = self._admitted(request.name, request.version, headers)
         signature = service.model.signature
         metadata = messages.ModelMetadataResponse.TensorMetadata
         return messages.ModelMetadataResponse(
@@ -142,7 +156,7 @@ class _Methods:
     async def _model_infer(
         self, request: messages.ModelInferRequest, data: bytes, headers: Headers
     ) -> Any:
-        service = self._service(request.model_name, request.model_version)
+        service, headers = self._admitted(request.model_name, request.model_version, headers)
 
         def infer(_: bytes, __: Headers, call: Call) -> Reply:
             asked = read(service.model, request)
@@ -150,6 +164,17 @@ class _Methods:
             return Reply(200, answer(service, request.id, asked, results).SerializeToString())
 
         return (await self._infer(service, infer, data, headers)).body
+
+    def _admitted(self, name: str, version: str, headers: Headers) -> tuple[Service, Headers]:
+        """The model that answers, and the headers with who asks.
+
+        :raises RequestError: 401, 403, 404, 429.
+        """
+        if self._guard is None:
+            return self._service(name, version), headers
+        key = self._guard.key(headers)  # first: who has none learns no names
+        service = self._service(name, version)
+        return service, {**headers, CALLER: self._guard.admit(key, service)}
 
     def _service(self, name: str, version: str) -> Service:
         versions = [service for service in self._services if service.name == name]

@@ -33,6 +33,9 @@ class Service:
 Headers: TypeAlias = Mapping[bytes, bytes]
 """Request headers; names in lower case."""
 
+CALLER = b"x-tracklayer-caller"
+"""The header in which the gateway says who asks."""
+
 Get: TypeAlias = Callable[[], Reply]
 """Answers at once, in the event loop."""
 
@@ -44,10 +47,14 @@ Infer: TypeAlias = Callable[[bytes, Headers, Call], Reply]
 
 
 class Route(NamedTuple):
-    """What a path answers: exactly one of the two."""
+    """What a path answers: exactly one of the first two.
+
+    :param probe: it says only whether the server is up, which needs no key.
+    """
 
     get: Get | None = None
     infer: Infer | None = None
+    probe: bool = False
 
 
 def json_reply(document: Mapping[str, Any], status: int = 200) -> Reply:

@@ -74,8 +74,8 @@ def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
         _endpoint(service.name): Route(infer=invoke),
         _ENDPOINTS: Route(get=endpoints),
         f"{_ENDPOINTS}{service.name}": Route(get=lambda: json_reply(endpoint(service))),
-        "/ping": Route(get=ping),
-        "/health": Route(get=ping),
+        "/ping": Route(get=ping, probe=True),
+        "/health": Route(get=ping, probe=True),
         "/version": Route(get=lambda: Reply(200, version().encode(), "text/plain")),
     }
 

@@ -82,8 +82,8 @@ def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
 
     table = {
         "/v2": Route(get=server),
-        "/v2/health/live": Route(get=lambda: json_reply({"live": True})),
-        "/v2/health/ready": Route(get=ready),
+        "/v2/health/live": Route(get=lambda: json_reply({"live": True}), probe=True),
+        "/v2/health/ready": Route(get=ready, probe=True),
     }
     for base in (
         f"/v2/models/{service.name}",

@@ -92,6 +92,7 @@ class Server:
             body=limits.body,
             seconds=limits.seconds,
             concurrency=limits.concurrency,
+            guard=application.guard,
         )
         gc.freeze()  # the library, too, is there to stay
         sys.stdout.write(f"serving gRPC on {address}\n")

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tracklayer.access import Keys
 from tracklayer.gateway import Route
-from tracklayer.gateway.keys import Keys
 
 
 @pytest.fixture

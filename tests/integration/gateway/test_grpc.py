@@ -16,8 +16,8 @@ import grpc
 import httpx
 import pytest
 
+from tracklayer.access import Keys
 from tracklayer.gateway import Route
-from tracklayer.gateway.keys import Keys
 from tracklayer.gateway.usage import used
 from tracklayer.serving.protocol import open_inference_pb2 as messages
 

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from tracklayer.access import Admission
 from tracklayer.gateway import GatewayClient, Route
-from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.haproxy.control import Control
 from tracklayer.gateway.haproxy.lanes import Lanes
 from tracklayer.gateway.live import LiveRoute

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from tracklayer.access import Keys
 from tracklayer.gateway import Route
-from tracklayer.gateway.keys import Keys
 from tracklayer.gateway.usage import used
 
 

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tracklayer.serving.app import Application, Limits
 from tracklayer.serving.formats import load
+from tracklayer.serving.guard import Guard
 from tracklayer.serving.http import Service
 from tracklayer.serving.server import Server
 from tracklayer.sockets import listen_unix
@@ -52,11 +53,13 @@ def use(tmp_path: Path) -> Callable[..., None]:
     def run(
         folder: Path,
         test: Callable[[httpx.AsyncClient, Application, Service], Awaitable[None]],
+        *,
+        guard: Guard | None = None,
         **limits: Any,
     ) -> None:
         async def session() -> None:
             service = Service("m", "3", load(folder))
-            application = Application([service], Limits(**limits))
+            application = Application([service], Limits(**limits), guard=guard)
             server = Server(application, drain=5)
             serving = asyncio.create_task(server.serve(listen_unix(tmp_path / "s")))
             transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "s"))

@@ -14,8 +14,8 @@ from itertools import count
 from pathlib import Path
 
 import tracklayer
+from tracklayer.access import Admission
 from tracklayer.errors import PlatformError
-from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.backends import Backend
 from tracklayer.gateway.haproxy.configuration import CERTIFICATE, configuration
 from tracklayer.gateway.haproxy.control import Control, word

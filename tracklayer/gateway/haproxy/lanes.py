@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tracklayer.access import Admission, Key
 from tracklayer.errors import PlatformError
-from tracklayer.gateway.admission import Admission
 from tracklayer.gateway.backends import Backend
 from tracklayer.gateway.haproxy.configuration import lane
 from tracklayer.gateway.haproxy.control import Control, word
-from tracklayer.gateway.keys import Key
 from tracklayer.gateway.live import LiveRoute, LiveVersion
 from tracklayer.gateway.table import segments
 

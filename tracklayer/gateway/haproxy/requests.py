@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from tracklayer.gateway.keys import ANONYMOUS
+from tracklayer.access import ANONYMOUS
 from tracklayer.gateway.stats import VersionStats
 from tracklayer.gateway.usage import Usage
 

@@ -9,10 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracklayer.access.keys import PREFIX, Key, Keys, digest
 from tracklayer.errors import PlatformError
 from tracklayer.files import mark
-from tracklayer.gateway.keys import PREFIX, Key, Keys, digest
-from tracklayer.gateway.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +71,15 @@ class Admission:
         self.renewals = 0
         self._read()
 
-    def caller(self, request: Request, *, needed: bool) -> Key | None:
-        """Whose key the request carries.
+    def caller(
+        self, authorization: bytes | None, api_key: bytes | None, *, needed: bool
+    ) -> Key | None:
+        """Whose key a request carries, by its fields ``Authorization`` and ``X-API-Key``.
 
         :param needed: whether one has to be there.
         :raises Refusal: 401: there is none, or it is not valid.
         """
-        presented = _presented(request, any_bearer=needed)
+        presented = _presented(authorization, api_key, any_bearer=needed)
         if presented is None:
             if needed:
                 raise _unknown("this needs a key", "")
@@ -146,21 +147,21 @@ class Admission:
         }
 
 
-def carries_key(request: Request, *, needed: bool) -> bool:
+def carries_key(authorization: bytes | None, *, needed: bool) -> bool:
     """Has the field ``Authorization`` a key, which is nobody's business behind the gateway?"""
-    value = request.authorization
-    if value is None or value[:7].lower() != _BEARER:
+    if authorization is None or authorization[:7].lower() != _BEARER:
         return False
-    return needed or value[7:].lstrip().startswith(_PREFIX)
+    return needed or authorization[7:].lstrip().startswith(_PREFIX)
 
 
-def _presented(request: Request, *, any_bearer: bool) -> bytes | None:
+def _presented(
+    authorization: bytes | None, api_key: bytes | None, *, any_bearer: bool
+) -> bytes | None:
     """The key in a request. Where none is needed, what others call so is none of ours."""
-    value = request.api_key
-    if value is not None and (any_bearer or value.startswith(_PREFIX)):
-        return value.strip()
-    if request.authorization is not None and carries_key(request, needed=any_bearer):
-        return request.authorization[7:].strip()
+    if api_key is not None and (any_bearer or api_key.startswith(_PREFIX)):
+        return api_key.strip()
+    if authorization is not None and carries_key(authorization, needed=any_bearer):
+        return authorization[7:].strip()
     return None
 
 

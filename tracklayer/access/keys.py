@@ -14,9 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from tracklayer.errors import PlatformError
+from tracklayer.errors import PlatformError, first_problem
 from tracklayer.files import locked, write_text, writing
-from tracklayer.gateway.routes import Project, problem
 
 PREFIX = "tlk_"
 """How every key begins, so that one that was published by mistake is found."""
@@ -27,6 +26,7 @@ ANONYMOUS = "anonymous"
 PLATFORM = "platform"
 """Who asks through the administration socket."""
 
+Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Caller = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 _ALLOWED = {
@@ -98,7 +98,7 @@ class Keys:
         except ValidationError as error:
             # Without the cause, which shows what the file says.
             raise PlatformError(
-                f"the keys in {self.file} are damaged: {problem(error)}",
+                f"the keys in {self.file} are damaged: {first_problem(error)}",
                 hint="Mend the file, or move it away: then no caller has a key, until you make new "
                 "ones with `tracklayer keys create`.",
             ) from None
@@ -139,12 +139,12 @@ class Keys:
                 raise PlatformError(
                     f"No key for {name!r}: {wrong['input']!r} cannot be {what}.", hint=hint
                 ) from None
-            raise PlatformError(f"No key for {name!r}: {problem(error)}") from None
+            raise PlatformError(f"No key for {name!r}: {first_problem(error)}") from None
         self._change(lambda keys: [*_without(keys, name, wanted=False), key])
         return key, secret
 
     def revoke(self, name: str) -> None:
-        """Take a caller's key away; the gateway refuses it from now on.
+        """Take a caller's key away; it is refused from now on.
 
         :raises PlatformError: the caller has none.
         """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tracklayer.access.keys import PREFIX, Keys, digest
 from tracklayer.errors import PlatformError
-from tracklayer.gateway.keys import PREFIX, Keys, digest
 
 
 @pytest.fixture
