@@ -181,6 +181,11 @@ class Settings(BaseSettings):
         return self.home / "gateway"
 
     @property
+    def routes(self) -> Path:
+        """Which servers answer for which project, as the gateway knows it."""
+        return self.home / "routes.json"
+
+    @property
     def gateway_url(self) -> str:
         scheme = "https" if self.gateway_tls_cert else "http"
         return self.gateway_address or f"{scheme}://{self.host}:{self.gateway_port}"

@@ -11,6 +11,7 @@ import typer
 
 from tracklayer.cli.options import Json, duration
 from tracklayer.cli.output import Output, moment, table
+from tracklayer.errors import PlatformError
 
 if TYPE_CHECKING:
     from tracklayer.access import Key, Keys
@@ -58,6 +59,8 @@ def create(
             "Keep it: it is not shown again. "
             "Send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`.\n"
         )
+        for unknown in _not_served(key):
+            sys.stderr.write(f"No project {unknown!r} is served yet; the key will open it.\n")
 
 
 @app.command()
@@ -93,6 +96,20 @@ def _keys() -> Keys:
     from tracklayer.settings import settings
 
     return Keys(settings().gateway_home / "keys.json")
+
+
+def _not_served(key: Key) -> list[str]:
+    """The projects of a key that have no route: one may be a slip."""
+    from tracklayer.gateway.routes import load
+    from tracklayer.settings import settings
+
+    if key.projects == "*":
+        return []
+    try:
+        served = load(settings().routes)
+    except PlatformError:  # damaged routes are the gateway's to tell of
+        return []
+    return [project for project in key.projects if project not in served]
 
 
 def _document(key: Key) -> dict[str, Any]:

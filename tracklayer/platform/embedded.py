@@ -161,7 +161,7 @@ def _programs(here: Settings) -> list[Program]:
         *(sys.executable, "-P", "-m", "tracklayer.gateway"),
         *("--host", here.host, "--port", str(here.gateway_port)),
         *("--admin", str(here.sockets / "gateway.sock")),
-        *("--routes", str(here.home / "routes.json")),
+        *("--routes", str(here.routes)),
         *("--state", str(here.gateway_home), "--access", here.gateway_access),
         *("--proxy", here.gateway_proxy),
     ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import ssl
 import subprocess
 import time
+import warnings
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,27 @@ def subject(url: str) -> str:
     pem = ssl.get_server_certificate((str(where.hostname), where.port or 0), timeout=5)
     found = x509.load_pem_x509_certificate(pem.encode())
     return str(found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+@pytest.mark.parametrize("version", ["TLSv1", "TLSv1_1", "TLSv1_2", "TLSv1_3"])
+def test_no_tls_is_spoken_that_is_older_than_1_2(
+    gateway: Any, tmp_path: Path, version: str
+) -> None:
+    certificate, key = certify(tmp_path, "first")
+    where = urlsplit(gateway("--tls-cert", certificate, "--tls-key", key).url)
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.set_ciphers("ALL:@SECLEVEL=0")  # else this side would not offer the old ones
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        wanted = getattr(ssl.TLSVersion, version)
+        context.minimum_version = context.maximum_version = wanted
+    with socket.create_connection((str(where.hostname), where.port or 0), timeout=5) as plain:
+        if version in ("TLSv1", "TLSv1_1"):
+            with pytest.raises(ssl.SSLError, match=r"alert protocol version|EOF occurred"):
+                context.wrap_socket(plain, server_hostname="127.0.0.1")
+        else:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+                assert secure.version() == version.replace("_", ".")
 
 
 def test_https_and_a_renewed_certificate(gateway: Any, echo: Any, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+from tracklayer.gateway.routes import Route, save
+
 
 def test_a_key_is_shown_once(call, own_home):
     code, out, err = call("keys", "create", "alice", "--project", "digits", "--expires", "30d")
@@ -21,6 +23,17 @@ def test_a_key_is_shown_once(call, own_home):
     ]
     assert out.splitlines()[1].split()[:2] == ["alice", "digits"]
     assert secret not in out
+
+
+def test_a_project_that_is_not_served_is_said(call, own_home):
+    save(own_home / "routes.json", {"digits": Route.of(1, [own_home / "s.sock"])})
+    code, _, err = call("keys", "create", "a", "--project", "digits", "--project", "digit")
+    assert code == 0
+    assert "No project 'digit' is served yet" in err
+    assert "'digits'" not in err
+    (own_home / "routes.json").write_text("{")
+    code, _, err = call("keys", "create", "b", "--project", "digits")
+    assert (code, "routes" in err) == (0, False)
 
 
 def test_as_json(call, own_home):
