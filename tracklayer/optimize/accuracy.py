@@ -17,6 +17,10 @@ _UNIT = 1e-3
 """How far the sum or the length of a row may be from 1, for it to be a probability or a vector of
 length one."""
 
+_SMALL = 0.1
+"""Of the mean length of the rows: shorter ones are measured by it, as next to 0 every error is
+large."""
+
 
 @dataclass(frozen=True)
 class Error:
@@ -26,8 +30,15 @@ class Error:
     metric: Metric
 
 
+class UnsuitedError(ValueError):
+    """The outputs, the metric and the labels do not go together; the message says why."""
+
+
 Answers: TypeAlias = Sequence[Mapping[str, Array]]
 """The outputs of one request after the other, by name."""
+
+Rows: TypeAlias = Sequence[Array]
+"""What an output says to one row after the other."""
 
 
 def measure(
@@ -38,34 +49,41 @@ def measure(
     metric: Metric | None = None,
     labels: Array | None = None,
 ) -> Error:
-    """The error of some answers: that of the worst output, but for ``accuracy``.
+    """The error of some answers: that of the worst output.
 
-    ``accuracy``: by how much the share of right answers is less. ``top1``: the share of rows whose
-    class is another. ``cosine``: the mean cosine distance. ``relative``: the mean over the rows of
+    ``accuracy``: by how much the share of right answers is less; measures the output that says the
+    class, and those that say the same in another way. ``top1``: the share of classes that are
+    another. ``cosine``: the mean cosine distance. ``relative``: the mean over the rows of
     ``|answer - expected| / |expected|``, with Euclidean norms. An answer of another shape, or one
-    that is not finite, is infinitely wrong.
+    that is not finite, is infinitely wrong; where the model itself gives one request more than
+    another, as entities of a text, another number of them is wrong for this request.
 
     :param expected: the registered model's answers.
     :param metric: None: ``accuracy`` with labels, else what each output looks like.
     :param labels: the right class of each row.
-    :raises ValueError: no output suits the metric.
+    :raises UnsuitedError: no output suits the metric.
     """
-    by_labels = metric == "accuracy" or (metric is None and labels is not None)
-    classes = classes_of(signature, expected, labels) if by_labels else None
     errors = []
+    told: set[str] = set()
+    if metric == "accuracy" or (metric is None and labels is not None):
+        name = classes_of(signature, expected, labels)
+        told = _forms(name, signature, expected)
+        lost = right(name, expected, labels) - right(name, answers, labels)
+        errors = [Error(max(0.0, lost), "accuracy")]
     for tensor in signature.outputs:
         wanted = [answer[tensor.name] for answer in expected]
         found = [answer[tensor.name] for answer in answers]
         own = metric if metric and metric != "accuracy" else kind(tensor, wanted[0])
         if wanted[0].dtype.kind != "f":
             own = "top1"
+        elif own == "top1" and (wanted[0].ndim < 2 or wanted[0].shape[-1] < 2):
+            raise UnsuitedError(
+                f"`metric: top1` takes classes, and {tensor.name} has one number a row"
+            )
         if _odd(wanted, found):
             return Error(math.inf, own)
-        pairs = zip(*map(_rows, (wanted, found)), strict=True)
-        errors.append(Error(float(np.mean([_ERRORS[own](a, b) for a, b in pairs])), own))
-    if classes is not None:
-        lost = _right(classes, expected, labels) - _right(classes, answers, labels)
-        return Error(max(0.0, lost), "accuracy")
+        if tensor.name not in told:
+            errors.append(Error(_ERRORS[own](*_paired(wanted, found)), own))
     return max(errors, key=lambda error: error.value)
 
 
@@ -85,54 +103,134 @@ def kind(tensor: Tensor, expected: Array) -> Metric:
 
 
 def classes_of(signature: Signature, expected: Answers, labels: Array | None) -> str:
-    """The output that has a class for each row, as the labels have.
+    """The output that has a class for each row, as the labels have; of several, the one that is
+    right most often.
 
-    :raises ValueError: there is none, or there are no labels.
+    :raises UnsuitedError: there is none, or there are no labels.
     """
     if labels is None:
-        raise ValueError("the held-out data has no `label`, which `metric: accuracy` takes")
+        raise UnsuitedError("the held-out data has no `label`, which `metric: accuracy` takes")
     numbers = labels.dtype.kind in "iub"
-    for tensor in signature.outputs:
-        answer = expected[0][tensor.name]
-        if answer.ndim == 1 and answer.dtype.kind in ("iub" if numbers else "OU"):
-            return tensor.name
-        if answer.ndim == 2 and answer.dtype.kind == "f" and answer.shape[1] > 1 and numbers:
-            return tensor.name
-    raise ValueError("no output of the model is a class as those in `label` are")
+    shares = {
+        name: right(name, expected, labels)
+        for name, found in _classes(signature, expected).items()
+        if found.shape == labels.shape and (found.dtype.kind in "iub") == numbers
+    }
+    if not shares:
+        raise UnsuitedError("no output of the model is a class as those in `label` are")
+    return max(shares, key=shares.__getitem__)
 
 
-def _right(name: str, answers: Answers, labels: Array | None) -> float:
-    found = np.concatenate([answer[name] for answer in answers])
-    return float(np.mean((found if found.ndim == 1 else found.argmax(1)) == labels))
+def right(name: str, answers: Answers, labels: Array | None) -> float:
+    """The share of the labels that an output gives."""
+    found = _class([answer[name] for answer in answers])
+    return 0.0 if found is None else float(np.mean(found == labels))
+
+
+def is_finite(answers: Answers) -> bool:
+    """Are all numbers in some answers such?"""
+    return all(
+        np.isfinite(array).all()
+        for answer in answers
+        for array in answer.values()
+        if array.dtype.kind == "f"
+    )
+
+
+def _classes(signature: Signature, answers: Answers) -> dict[str, Array]:
+    """Of each output that says one, the class of each row."""
+    found = {
+        tensor.name: _class([answer[tensor.name] for answer in answers])
+        for tensor in signature.outputs
+    }
+    return {name: classes for name, classes in found.items() if classes is not None}
+
+
+def _class(answers: Sequence[Array]) -> Array | None:
+    """The class of each row: what is said, or the place of the greatest of several numbers."""
+    first = answers[0]
+    if first.ndim == 1 and first.dtype.kind in "iubOU":
+        return np.concatenate(answers)
+    if first.ndim == 2 and first.dtype.kind == "f" and first.shape[1] > 1:
+        return np.asarray(np.concatenate(answers).argmax(1))
+    return None
+
+
+def _forms(name: str, signature: Signature, expected: Answers) -> set[str]:
+    """The outputs that say the same class in any way: by number, name, or share of each."""
+    classes = _classes(signature, expected)
+    own = classes[name].tolist()
+
+    def same(other: Array) -> bool:
+        pairs = set(zip(own, other.tolist(), strict=True))
+        return len(pairs) == len(set(own)) == len(set(other.tolist()))
+
+    return {other for other, found in classes.items() if len(found) == len(own) and same(found)}
 
 
 def _odd(wanted: Sequence[Array], found: Sequence[Array]) -> bool:
-    """Is an answer of another shape, or not finite?"""
+    """Is an answer of a shape that it cannot have, or not finite?"""
     return any(
-        a.shape != b.shape or (b.dtype.kind == "f" and not np.isfinite(b).all())
+        (a.shape != b.shape and not _is_ragged(wanted))
+        or (b.dtype.kind == "f" and not np.isfinite(b).all())
         for a, b in zip(wanted, found, strict=True)
     )
 
 
-def _rows(answers: Sequence[Array]) -> list[Array]:
-    """The rows of all answers, each of one axis; what has no axis is one row."""
-    return [row for answer in answers for row in answer.reshape(len(np.atleast_1d(answer)), -1)]
+def _is_ragged(answers: Sequence[Array]) -> bool:
+    """Does the model decide how many rows a request gets?"""
+    return len({len(np.atleast_1d(answer)) for answer in answers}) > 1
 
 
-def _top1(expected: Array, answer: Array) -> float:
+def _paired(wanted: Sequence[Array], found: Sequence[Array]) -> tuple[Rows, Rows]:
+    """The rows of both; where the model decides how many, what each request gets is one."""
+    if _is_ragged(wanted):
+        return wanted, found
+    return _rows(wanted), _rows(found)
+
+
+def _rows(answers: Sequence[Array]) -> Rows:
+    return [np.asarray(row) for answer in answers for row in np.atleast_1d(answer)]
+
+
+def _top1(expected: Rows, answers: Rows) -> float:
+    return float(np.mean([_another(a, b) for a, b in zip(expected, answers, strict=True)]))
+
+
+def _another(expected: Array, answer: Array) -> float:
+    """The share of the classes in a row that are another."""
+    if expected.shape != answer.shape:
+        return 1.0
     if expected.dtype.kind == "f":
-        return float(expected.argmax() != answer.argmax())
-    return float((expected != answer).any())
+        return float(np.mean(expected.argmax(-1) != answer.argmax(-1)))
+    return float(np.any(expected != answer))
 
 
-def _cosine(expected: Array, answer: Array) -> float:
-    lengths = float(np.linalg.norm(expected) * np.linalg.norm(answer))
-    return max(0.0, float(1 - expected.astype(np.float64) @ answer / max(lengths, 1e-30)))
+def _cosine(expected: Rows, answers: Rows) -> float:
+    return float(np.mean([_distance(a, b) for a, b in zip(expected, answers, strict=True)]))
 
 
-def _relative(expected: Array, answer: Array) -> float:
-    difference = np.linalg.norm(answer.astype(np.float64) - expected)
-    return float(difference / max(float(np.linalg.norm(expected)), 1e-30))
+def _distance(expected: Array, answer: Array) -> float:
+    a, b = expected.ravel().astype(np.float64), answer.ravel().astype(np.float64)
+    if a.shape != b.shape:
+        return 1.0
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return max(0.0, 1 - float(a @ b) / lengths) if lengths else float(np.any(a != b))
+
+
+def _relative(expected: Rows, answers: Rows) -> float:
+    lengths = [float(np.linalg.norm(row.ravel().astype(np.float64))) for row in expected]
+    least = max(_SMALL * float(np.mean(lengths)), 1e-30)
+    return float(
+        np.mean(
+            [
+                float(np.linalg.norm((b.astype(np.float64) - a).ravel())) / max(length, least)
+                if a.shape == b.shape
+                else 1.0
+                for a, b, length in zip(expected, answers, lengths, strict=True)
+            ]
+        )
+    )
 
 
 _ERRORS = {"top1": _top1, "cosine": _cosine, "relative": _relative}

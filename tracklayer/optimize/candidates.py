@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tracklayer.optimize.network import IR, ONNX, is_large
+from tracklayer.optimize.network import IR, ONNX, is_large, weights
 from tracklayer.serving import nvidia
 from tracklayer.serving.model import Array
 
@@ -64,9 +64,9 @@ class Candidate:
 
 
 def _as_it_is(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:  # noqa: ARG001
-    for file in graph.parent.iterdir():
-        if file.name.startswith(graph.name):
-            shutil.copy2(file, folder / file.name.replace(graph.name, ONNX, 1))
+    for place, file in {ONNX: graph, **weights(graph)}.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, folder / place)
 
 
 def _optimised(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:  # noqa: ARG001
@@ -148,26 +148,37 @@ class _Reader:
 
 
 def _openvino(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:  # noqa: ARG001
-    import openvino
-
-    _save(openvino.Core().read_model(graph), folder, dims)
+    _save(_read(graph, dims), folder, dims)
 
 
 def _openvino_int8(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:
     """NNCF's post-training quantisation (https://github.com/openvinotoolkit/nncf)."""
     import nncf
     import onnx
-    import openvino
 
     attends = _attends(onnx.load(graph, load_external_data=False))
     quantised = nncf.quantize(
-        openvino.Core().read_model(graph),
+        _read(graph, dims),
         nncf.Dataset(feeds),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(feeds),
         model_type=nncf.ModelType.TRANSFORMER if attends else None,
     )
     _save(quantised, folder, dims)
+
+
+def _read(graph: Path, dims: Dims) -> Any:
+    import openvino
+
+    from tracklayer.serving.openvino import reason
+
+    try:
+        model = openvino.Core().read_model(graph)
+    except RuntimeError as error:
+        raise NotApplicableError(f"OpenVINO does not take the graph: {reason(error)}") from error
+    if len(model.inputs) + len(model.outputs) != len(dims):
+        raise NotApplicableError("OpenVINO takes an input and an output of the graph for one")
+    return model
 
 
 def _save(model: Any, folder: Path, dims: Dims) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tracklayer.errors import ModelError
-from tracklayer.serving.model import DATATYPES, Array, Signature
+from tracklayer.serving.model import DATATYPES, Array, Signature, Tensor
 
 FILES = ("holdout.npz", "holdout.jsonl")
 LABEL = "label"
@@ -86,11 +86,7 @@ def read(file: Path, signature: Signature) -> Rows:
         )
     arrays = {}
     for name, tensor in wanted.items():
-        array, dtype = columns[name], DATATYPES[tensor.datatype]
-        try:
-            array = array.astype(dtype)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{file.name}: {name} is no {tensor.datatype}: {error}") from error
+        array = _cast(columns[name], tensor, file.name)
         fits = array.ndim == len(tensor.dims) and all(
             size == dim
             for size, dim in zip(array.shape[1:], tensor.dims[1:], strict=True)
@@ -100,13 +96,58 @@ def read(file: Path, signature: Signature) -> Rows:
             raise ModelError(
                 f"{file.name}: {name} has the shape {list(array.shape)}, "
                 f"and the model takes {tensor.shape}",
-                hint="The first axis is the row.",
+                hint="The first axis is the row."
+                if tensor.dims
+                else "An input without axes has no rows: such a model cannot be measured. "
+                "Leave the file out, and candidates in FP32 are tried.",
             )
         arrays[name] = array
+    if labels is not None:
+        labels = _one_each(labels, file.name)
     counts = {len(array) for array in (*arrays.values(), *([] if labels is None else [labels]))}
     if len(counts) != 1 or counts == {0}:
         raise ModelError(f"{file.name}: its columns have {sorted(counts)} rows", hint=_ADVICE)
     return Rows(arrays, labels)
+
+
+def _cast(array: Array, tensor: Tensor, file: str) -> Array:
+    """Values as an input takes them: floats may be rounded, nothing else is changed.
+
+    :raises ModelError: they are of another kind, or would not stay what they are.
+    """
+    dtype = DATATYPES[tensor.datatype]
+    what = f"{file}: {tensor.name} is no {tensor.datatype}"
+    if (array.dtype.kind in "OU") != (dtype.kind == "O"):
+        raise ModelError(f"{what}: it has the type {array.dtype}", hint=_ADVICE)
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = array.astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{what}: {error}", hint=_ADVICE) from error
+    wrong = ~np.isfinite(found) if dtype.kind == "f" else np.asarray(found != array)
+    if wrong.any():
+        row = int(np.argwhere(wrong.reshape(len(wrong), -1).any(1))[0, 0]) if wrong.ndim else 0
+        raise ModelError(
+            f"{what}: row {row} has a value that it cannot be", hint="Nothing is cast or guessed."
+        )
+    return found
+
+
+def _one_each(labels: Array, file: str) -> Array:
+    """The labels, one for each row.
+
+    :raises ModelError: there are several for a row.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ModelError(
+            f"{file}: {LABEL} has the shape {list(labels.shape)}, and each row has one answer",
+            hint="Give the class itself, not a column for each: labels.argmax(1).",
+        )
+    if labels.dtype.kind == "f" and np.array_equal(labels, labels.astype(np.int64)):
+        labels = labels.astype(np.int64)  # classes that were kept as floats
+    return labels
 
 
 def _npz(file: Path) -> dict[str, Array]:
@@ -119,26 +160,32 @@ def _npz(file: Path) -> dict[str, Array]:
 
 def _jsonl(file: Path) -> dict[str, Array]:
     columns: dict[str, list[object]] = {}
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ModelError(f"{file.name}:{number}: no JSON: {error}", hint=_ADVICE) from error
-            if type(row) is not dict or (columns and row.keys() != columns.keys()):
-                raise ModelError(
-                    f"{file.name}:{number}: must be an object with the keys of the first line",
-                    hint=_ADVICE,
-                )
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise ModelError(f"{file.name} cannot be read: {error}", hint=_ADVICE) from error
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{file.name}:{number}: no JSON: {error}", hint=_ADVICE) from error
+        if type(row) is not dict or (columns and row.keys() != columns.keys()):
+            raise ModelError(
+                f"{file.name}:{number}: must be an object with the keys of the first line",
+                hint=_ADVICE,
+            )
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
     try:
         return {
             name: np.array(values, dtype=object if isinstance(values[0], str) else None)
             for name, values in columns.items()
         }
     except ValueError as error:
-        raise ModelError(f"{file.name}: the rows differ in shape: {error}") from error
+        raise ModelError(
+            f"{file.name}: the rows differ in shape",
+            hint="Lists have the same length in all rows: pad them as the training did.",
+        ) from error
 
 
 def _spread(rows: Array, most: int) -> Array:

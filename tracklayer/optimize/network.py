@@ -124,8 +124,17 @@ def write(graph: bytes, tensors: Mapping[str, Array], file: Path) -> None:
 
 def is_large(graph: Path) -> bool:
     """Does an ONNX file need a second one for its weights?"""
-    beside = (file for file in graph.parent.iterdir() if file.name.startswith(graph.name))
-    return sum(file.stat().st_size for file in beside) > _LARGEST
+    return sum(file.stat().st_size for file in (graph, *weights(graph).values())) > _LARGEST
+
+
+def weights(graph: Path) -> dict[str, Path]:
+    """The files beside an ONNX file that have its weights, by what it calls them."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    outside = {ExternalDataInfo(t).location for t in tensors if uses_external_data(t)}
+    return {place: graph.parent / place for place in outside}
 
 
 def dims(signature: Signature) -> dict[str, list[int | str]]:
@@ -145,9 +154,7 @@ def assemble(folder: Path, place: Path, network: Path, target: Path) -> None:
     if found.name == "huggingface":
         shutil.copytree(found.path, target, ignore=_left_out)
         target = target / place / ("openvino" if (network / IR).exists() else "onnx")
-    target.mkdir(parents=True, exist_ok=True)
-    for file in network.iterdir():
-        shutil.copy2(file, target / file.name)
+    shutil.copytree(network, target, dirs_exist_ok=True)
 
 
 def _left_out(_folder: str, names: list[str]) -> set[str]:

@@ -13,9 +13,16 @@ from typing import Any
 
 from tracklayer.optimize.worker import JOB
 
+_PASS = 120.0
+"""Seconds that one pass over the requests may take."""
+
 
 class CandidateError(Exception):
     """A candidate cannot be served; the message is what stands in the table."""
+
+
+class LateError(CandidateError):
+    """It took too long."""
 
 
 class Worker:
@@ -57,7 +64,7 @@ class Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # how it ended is said where its answer is missing
-        seconds: list[float] = self._answer(60)["seconds"]
+        seconds: list[float] = self._answer(_PASS)["seconds"]
         return seconds
 
     def close(self) -> None:
@@ -79,6 +86,6 @@ class Worker:
             return answer
         code = self._process.wait()
         if time.monotonic() - begun >= seconds:
-            raise CandidateError(f"took longer than {seconds:g} s")
+            raise LateError(f"took longer than {seconds:g} s")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise CandidateError(f"crashed: {how}")

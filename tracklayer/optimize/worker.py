@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tracklayer.errors import TracklayerError
+from tracklayer.errors import ModelError, TracklayerError
 from tracklayer.optimize import requests
 from tracklayer.optimize.candidates import CANDIDATES, REGISTERED, NotApplicableError
 from tracklayer.optimize.holdout import FILES
@@ -24,8 +25,7 @@ from tracklayer.serving.formats import load
 from tracklayer.serving.model import Array, Model, RequestError
 
 if TYPE_CHECKING:
-    from tracklayer.optimize.holdout import FILES
-from tracklayer.optimize.network import Network
+    from tracklayer.optimize.network import Network
 
 JOB, MODEL = "job.json", "model"
 """In a candidate's folder: what it is to do, and the model folder that it is."""
@@ -61,8 +61,9 @@ def main(folder: Path) -> int:
 def _made(folder: Path, job: dict[str, Any]) -> Model:
     """Build and load the candidate, and have it answer."""
     shared, registered = folder.parent, Path(job["registered"])
+    patience = job["patience"] or float("inf")
     if job["candidate"] == REGISTERED:
-        model = _registered(registered, shared)
+        model = _registered(registered, shared, patience)
         (folder / MODEL).symlink_to(registered)
     else:
         files = folder / "files"
@@ -72,39 +73,58 @@ def _made(folder: Path, job: dict[str, Any]) -> Model:
         graph, place = map(Path, json.loads((shared / PLACES).read_bytes()))
         CANDIDATES[job["candidate"]].build(graph, files, feeds, axes)
         assemble(registered, place, files, folder / MODEL)
+        shutil.rmtree(files)
         model = load(folder / MODEL)
         if model.signature != load(registered).signature:
             raise NotApplicableError("its inputs and outputs are not those of the model")
     for name in job["sets"]:
-        answers = _answers(model, requests.load(shared / f"{name}.npz", model.signature.by_name))
-        requests.save(folder / f"{name}.npz", answers)
+        asked = requests.load(shared / f"{name}.npz", model.signature.by_name)
+        requests.save(folder / f"{name}.npz", _answers(model, name, asked, patience))
     return model
 
 
-def _registered(folder: Path, shared: Path) -> Model:
+def _registered(folder: Path, shared: Path, patience: float) -> Model:
     """The registered model; what the other candidates need of it is written down."""
     graph = shared / GRAPH
     graph.mkdir()
     model, network = opened(folder, graph)
     (shared / DIMS).write_text(json.dumps(dims(network.recorder.signature)))
     (shared / PLACES).write_text(json.dumps([str(network.graph), str(network.place)]))
-    _record(model, network, shared)
+    _record(model, network, shared, patience)
     return model
 
 
-def _record(model: Model, network: Network, shared: Path) -> None:
+def _record(model: Model, network: Network, shared: Path, patience: float) -> None:
     if not (file := shared / "calibration.npz").exists():
         return
     kept: list[dict[str, Array]] = []
     network.recorder.feeds = kept
-    _answers(model, requests.load(file, model.signature.by_name))
+    _answers(model, "calibration", requests.load(file, model.signature.by_name), patience)
     network.recorder.feeds = None
     requests.save(shared / FEEDS, kept)
 
 
-def _answers(model: Model, asked: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+def _answers(
+    model: Model, what: str, asked: Sequence[Mapping[str, Array]], patience: float
+) -> list[dict[str, Array]]:
+    """What a model answers, until the time is over.
+
+    :param what: name of the set of requests.
+    :raises ModelError: it does not answer one.
+    """
     names = model.signature.output_names
-    return [dict(zip(names, model.run(feeds, names, model.call()), strict=True)) for feeds in asked]
+    answers: list[dict[str, Array]] = []
+    begun = time.monotonic()
+    for feeds in asked:
+        if answers and time.monotonic() - begun > patience:
+            break
+        try:
+            found = model.run(feeds, names, model.call())
+        except RequestError as error:
+            which = "golden request" if what == "golden" else "held-out data"
+            raise ModelError(f"it does not answer the {which}: {error.message}") from error
+        answers.append(dict(zip(names, found, strict=True)))
+    return answers
 
 
 def _timed(model: Model, asked: Sequence[Mapping[str, Array]]) -> list[float]:

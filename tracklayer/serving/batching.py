@@ -15,9 +15,7 @@ import numpy as np
 
 from tracklayer.serving.metrics import SIZES, Histogram
 from tracklayer.serving.model import Array, Call, Model, RequestError, Signature
-
-_RELATIVE, _ABSOLUTE = 1e-3, 1e-5
-"""How far an answer in company may be from the one alone; as a golden request's."""
+from tracklayer.serving.verification import ABSOLUTE, RELATIVE
 
 _PROBE = 4
 """Requests in the batch that is timed."""
@@ -297,7 +295,7 @@ def _same(some: Sequence[Array], others: Sequence[Array]) -> bool:
     return all(
         one.shape == other.shape
         and (
-            np.allclose(one, other, _RELATIVE, _ABSOLUTE)
+            np.allclose(one, other, RELATIVE, ABSOLUTE)
             if one.dtype.kind == "f"
             else bool((one == other).all())
         )

@@ -82,7 +82,7 @@ def load(file: Path, *, threads: int = 1) -> OpenVinoModel:
         compiled = core.compile_model(model, "CPU", options)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{file.name} cannot be loaded: {_reason(error)}", hint="Export the model again."
+            f"{file.name} cannot be loaded: {reason(error)}", hint="Export the model again."
         ) from error
     return OpenVinoModel(file.name, compiled, known)
 
@@ -128,9 +128,7 @@ class OpenVinoModel:
             results = request.infer(inputs, share_inputs=True, share_outputs=True)
             return [results[self._places[name]].copy() for name in outputs]
         except (RuntimeError, ValueError, TypeError) as error:
-            raise RequestError(
-                500, f"the model failed on this request: {_reason(error)}"
-            ) from error
+            raise RequestError(500, f"the model failed on this request: {reason(error)}") from error
         finally:
             self._idle.put(request)
 
@@ -163,7 +161,7 @@ def _tensor(model: str, port: Any, name: str, axes: Sequence[int | str]) -> Tens
     return Tensor(name, _TYPES[element], dims)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The last sentence of OpenVINO's message, without its source positions."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(("Exception from ", "Check "))]

@@ -7,7 +7,7 @@ the file an input is made from the model's signature, always the same for the sa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def golden_here(folder: Path, allow: Collection[str]) -> Golden:
 
     model = load(folder, allow=allow)
     request = request_for(model, folder)
-    response = {"outputs": _run(model, _feeds(model, request))}
+    response = {"outputs": _run(model, feeds_of(model, request))}
     document = declared(folder)
     if document and "outputs" in document:
         expected = {"outputs": document["outputs"]}
@@ -96,9 +96,9 @@ def request_for(model: Model, folder: Path) -> dict[str, Any]:
     """
     if document := declared(folder):
         request = {"inputs": document["inputs"]}
-        _feeds(model, request)
+        feeds_of(model, request)
         return request
-    return next(_made(model))
+    return _made(model)
 
 
 def declared(folder: Path) -> dict[str, Any] | None:
@@ -124,7 +124,11 @@ def declared(folder: Path) -> dict[str, Any] | None:
     return document
 
 
-def _feeds(model: Model, request: Mapping[str, Any]) -> dict[str, Array]:
+def feeds_of(model: Model, request: Mapping[str, Any]) -> dict[str, Array]:
+    """What a golden request puts into a model.
+
+    :raises ModelError: it does not suit the model.
+    """
     from tracklayer.serving.model import RequestError
     from tracklayer.serving.open_inference import read
 
@@ -161,10 +165,10 @@ def _run(model: Model, feeds: Mapping[str, Array]) -> list[dict[str, Any]]:
     ]
 
 
-def _made(model: Model) -> Iterator[dict[str, Any]]:
-    """Requests made from the signature that the model takes.
+def _made(model: Model) -> dict[str, Any]:
+    """A request made from the signature, which the model takes.
 
-    :raises ModelError: none is left.
+    :raises ModelError: it takes none of those that were tried.
     """
     from tracklayer.serving.model import RequestError
 
@@ -176,7 +180,7 @@ def _made(model: Model) -> Iterator[dict[str, Any]]:
         except RequestError as refused:
             reason = refused.message
             continue
-        yield {
+        return {
             "inputs": [
                 {
                     "name": tensor.name,
@@ -210,9 +214,11 @@ def _arrays(model: Model, size: int) -> dict[str, Array]:
             value = _TEXT if tensor.example is None else tensor.example
             arrays[tensor.name] = np.full(shape, value, dtype=dtype)
         elif dtype.kind == "f":
-            arrays[tensor.name] = (random.integers(0, 257, shape) / 256).astype(dtype)
+            # Without an axis NumPy gives a number, which is no array.
+            numbers = np.asarray(random.integers(0, 257, shape) / 256)
+            arrays[tensor.name] = numbers.astype(dtype)
         else:
-            arrays[tensor.name] = random.integers(0, 2, shape).astype(dtype)
+            arrays[tensor.name] = np.asarray(random.integers(0, 2, shape)).astype(dtype)
     return arrays
 
 

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from tracklayer.errors import ModelError
-from tracklayer.optimize import Budget, Choice, Row, choice, choose
+from tracklayer.optimize import Budget, Choice, Row, choose, task
 from tracklayer.optimize.candidates import CANDIDATES, REGISTERED
 from tracklayer.optimize.timing import Timing
 from tracklayer.serving import golden
@@ -172,7 +172,7 @@ def test_a_candidate_that_takes_too_long_is_a_row(
     slow.mkdir()
     (slow / "openvino.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setenv("PYTHONPATH", str(slow))
-    monkeypatch.setattr(choice, "_BUILD", 8.0)
+    monkeypatch.setattr(task, "_BUILD", 8.0)
     found = optimise(classifier, "openvino-fp32")
     assert row(found, "openvino-fp32").why == "took longer than 8 s"
 
@@ -278,7 +278,7 @@ def test_nothing_slower_than_fp32_is_served_and_the_fastest_is(
         assert passes.keys() == took.keys()
         return {name: Timing([seconds] * rounds, [seconds]) for name, seconds in took.items()}
 
-    monkeypatch.setattr(choice.timing, "interleaved", interleaved)
+    monkeypatch.setattr(task.timing, "interleaved", interleaved)
     found = optimise(classifier, "onnx-fp32-optimized", "onnx-int8-static")
     assert found.chosen.name == chosen
     assert (found.folder is None) == (chosen == REGISTERED)
@@ -294,4 +294,4 @@ def test_held_out_data_for_another_model_is_refused(classifier: Path, optimise: 
 
 def _prefer_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny models on a busy machine are no race: the candidate wins it."""
-    monkeypatch.setattr(choice.timing, "is_faster", lambda *_: True)
+    monkeypatch.setattr(task.timing, "is_faster", lambda *_: True)
