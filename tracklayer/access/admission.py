@@ -136,15 +136,16 @@ class Admission:
 
     def _read(self) -> None:
         before, buckets = self._known, self._buckets
-        self._known = {key.digest: key for key in self._keys.all()}
+        known = {key.digest: key for key in self._keys.all()}
         # One that is as it was goes on with the tokens that it has left.
         self._buckets = {
             key.digest: buckets[key.digest]
             if before.get(key.digest) == key
             else _Bucket(key.rate, key.burst or 1)
-            for key in self._known.values()
+            for key in known.values()
             if key.rate is not None
         }
+        self._known = known
 
 
 def carries_key(authorization: bytes | None, *, needed: bool) -> bool:
@@ -158,7 +159,7 @@ def _presented(
     authorization: bytes | None, api_key: bytes | None, *, any_bearer: bool
 ) -> bytes | None:
     """The key in a request. Where none is needed, what others call so is none of ours."""
-    if api_key is not None and (any_bearer or api_key.startswith(_PREFIX)):
+    if api_key and (any_bearer or api_key.startswith(_PREFIX)):
         return api_key.strip()
     if authorization is not None and carries_key(authorization, needed=any_bearer):
         return authorization[7:].strip()

@@ -26,7 +26,10 @@ ANONYMOUS = "anonymous"
 PLATFORM = "platform"
 """Who asks through the administration socket."""
 
-Project = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+NAME = r"^[a-z][a-z0-9-]{0,62}$"
+"""Of a project."""
+
+Project = Annotated[str, StringConstraints(pattern=NAME)]
 Caller = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 _ALLOWED = {
@@ -55,8 +58,8 @@ class Key(BaseModel):
     projects: Literal["*"] | Annotated[list[Project], Field(min_length=1)] = "*"
     created: AwareDatetime
     expires: AwareDatetime | None = None
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    burst: Annotated[int, Field(ge=1)] | None = None
+    rate: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    burst: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
 
     def opens(self, project: str) -> bool:
         """Is the project one of its own?"""
@@ -128,7 +131,7 @@ class Keys:
                 digest=digest(secret.encode()),
                 projects=sorted(set(projects)) if projects else "*",
                 created=created,
-                expires=created + lifetime if lifetime else None,
+                expires=None if lifetime is None else created + lifetime,
                 rate=rate,
                 burst=burst or (max(1, round(rate)) if rate else None),
             )

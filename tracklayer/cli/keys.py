@@ -46,10 +46,12 @@ def create(
     """Make a key. It is shown now and never again; what is kept cannot be turned back into it."""
     if burst is not None and rate is None:
         raise typer.BadParameter("--burst goes with --rate.")
+    if expires == 0:
+        raise typer.BadParameter("--expires is longer than 0.")
     key, secret = _keys().create(
         name,
         projects=project or None,
-        lifetime=timedelta(seconds=expires) if expires else None,
+        lifetime=None if expires is None else timedelta(seconds=expires),
         rate=rate,
         burst=burst,
     )

@@ -39,9 +39,13 @@ _TOKEN = "TRACKLAYER_TOKEN"  # noqa: S105 - the variable's name
 _LARGEST = 64 << 10  # bytes of a token's file
 
 
+_DIGITS = 6
+"""Of a number of days: more of them end beyond what a date can be."""
+
+
 def duration(text: str) -> float:
     """Seconds of an option such as ``30d``, ``12h`` or ``90m``."""
-    if found := _DURATION.fullmatch(text):
+    if (found := _DURATION.fullmatch(text)) and len(found[1]) < _DIGITS:
         return int(found[1]) * _SECONDS[found[2]]
     raise typer.BadParameter(f"{text!r} is no time, such as 30d, 12h or 90m.")
 

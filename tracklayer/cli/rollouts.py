@@ -137,12 +137,11 @@ def _tell_mlflow(name: str) -> None:
 
 def _moment(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is no time. Write it as 2026-03-01 or 2026-03-01T14:30.", param_hint="--at"
         ) from None
-    return found.astimezone(UTC)
 
 
 def _view(entries: list[Entry]) -> RenderableType:

@@ -47,7 +47,7 @@ def _moment(text: str) -> datetime:
     """A date in this machine's time zone, or so long ago."""
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         return datetime.now(UTC) - timedelta(seconds=duration(text))

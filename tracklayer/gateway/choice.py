@@ -61,7 +61,7 @@ class Choice:
         else any that has a share. False: there is none."""
         if self._pinned is None:
             self._tried.append(self.version)
-            for version in self._live.sharing:
+            for version in (self._live.main, *self._live.sharing):
                 if version not in self._tried:
                     self._choose(version)
                     return True

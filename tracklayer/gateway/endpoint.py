@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tracklayer.errors import ServiceError
 from tracklayer.gateway.client import GatewayClient
 from tracklayer.gateway.progress import Journal
-from tracklayer.gateway.releases import Releases
+from tracklayer.gateway.releases import Release, Releases
 from tracklayer.gateway.routes import CHAMPION, Access, Route
 from tracklayer.gateway.stats import VersionStats
 from tracklayer.sockets import accepts
@@ -112,11 +112,11 @@ class Endpoint:
         *,
         champion: int | None = None,
         servers: Mapping[int, list[Path]] | None = None,
-        access: Access | None = None,
     ) -> None:
         """Divide the requests from now on. Versions without a share stay answerable by number.
 
-        :param champion: the version of this alias; default: as it was.
+        :param champion: the version of this alias, whose access the project then has; default: as
+            it was.
         :param servers: of versions that are not in the route yet.
         :raises ServiceError: the gateway refused, or did not come back; all is as it was.
         """
@@ -125,9 +125,11 @@ class Endpoint:
             route = self.route()
             known = {**(route.versions if route else {}), **(servers or {})}
             aliases = {} if route is None else dict(route.aliases)
+            access = route.access if route else None
             if champion is not None:
                 aliases[CHAMPION] = champion
-            self._put(known, weights, aliases, access or (route.access if route else None))
+                access = self._access(champion) or access
+            self._put(known, weights, aliases, access)
 
         patiently(give)
 
@@ -194,8 +196,7 @@ class Endpoint:
 
         :raises TrackingError: it cannot be written.
         """
-        known = version in self.releases.versions()
-        release = self.releases.load(version) if known else None
+        release = self._release(version)
         self.ledger.append(
             self.project,
             event,
@@ -219,6 +220,13 @@ class Endpoint:
         found = _shares(route.weights) if route else {}
         if route and found != noted:
             self.note("found", route.version, route.weights, author)
+
+    def _release(self, version: int) -> Release | None:
+        return self.releases.load(version) if version in self.releases.versions() else None
+
+    def _access(self, version: int) -> Access | None:
+        release = self._release(version)
+        return release.access if release else None
 
     def _put(
         self,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tracklayer.errors import PlatformError, ServiceError
 from tracklayer.files import write_text
+from tracklayer.gateway.routes import Access
 from tracklayer.serving import Golden
 
 
@@ -19,6 +20,7 @@ class Release(BaseModel):
     :param golden: what each of them has to answer rightly before it gets a user's request.
     :param allow: what its servers may run although it came with the model.
     :param commit: of the project's files, if they are known.
+    :param access: that the project has while this version is the champion; None: as it was.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,6 +31,7 @@ class Release(BaseModel):
     golden: Golden
     allow: list[str] = []
     commit: str | None = None
+    access: Access | None = None
 
 
 class Releases:

@@ -114,7 +114,7 @@ class Rollout:
                 if now is None or now.order == "promote":
                     break
                 base = self._endpoint.stats()
-                self._endpoint.give(weights, servers={release.version: sockets}, access=plan.access)
+                self._endpoint.give(weights, servers={release.version: sockets})
                 self._endpoint.note("step", release.version, weights, author)
                 self._journal.write(now.model_copy(update={"step": index, "share": share}))
             rest = f", version {old} the rest" if share < 100 else ""
@@ -129,7 +129,6 @@ class Rollout:
                 {release.version: 100},
                 champion=release.version,
                 servers={release.version: sockets},
-                access=plan.access,
             )
             self._endpoint.note("live", release.version, {release.version: 100}, author)
         say(f"Version {release.version} answers all requests")
@@ -236,7 +235,7 @@ def _window(
 ) -> VersionStats:
     """What was counted since ``base``; all of it, if the gateway was started anew since."""
     found, earlier = now.get(version, VersionStats()), base.get(version)
-    return found.since(earlier) if earlier and earlier.requests <= found.requests else found
+    return found.since(earlier) if earlier else found
 
 
 def _answers(old: int | None) -> str:

@@ -39,7 +39,7 @@ CHAMPION = "champion"
 """The alias of the version that answers users, whatever is being tried beside it."""
 
 Alias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-Version = Annotated[int, Field(ge=0)]
+Version = Annotated[int, Field(ge=0, lt=2**31)]
 SocketPath = Annotated[Path, AfterValidator(_socket_path)]
 Servers = Annotated[list[SocketPath], Field(min_length=1), AfterValidator(_distinct)]
 Access = Literal["open", "keys"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from dataclasses import field
 
@@ -20,6 +21,7 @@ _CLASSES = ("broken", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9
 class VersionStats:
     """The counters of one version; all of them only grow.
 
+    :param began: when they were at 0, in seconds since 1970.
     :param requests: that were given to its servers.
     :param errors: of these, answered with 5xx, refused, or not answered whole.
     :param client_errors: of these, answered with 4xx.
@@ -28,6 +30,7 @@ class VersionStats:
     :param latency: how many took so long, by bucket: one for each of :data:`BOUNDS` and one more.
     """
 
+    began: float = field(default_factory=time.time, compare=False)
     requests: int = 0
     errors: int = 0
     client_errors: int = 0
@@ -48,8 +51,12 @@ class VersionStats:
         self.latency[bisect_left(BOUNDS, seconds)] += 1
 
     def since(self, earlier: VersionStats) -> VersionStats:
-        """What was counted after ``earlier``, which is a copy of an earlier state."""
+        """What was counted after ``earlier``, which is a copy of an earlier state; all of it, if
+        the gateway was started anew since."""
+        if earlier.began != self.began:
+            return self
         return VersionStats(
+            began=self.began,
             requests=self.requests - earlier.requests,
             errors=self.errors - earlier.errors,
             client_errors=self.client_errors - earlier.client_errors,

@@ -38,7 +38,7 @@ class Steering:
         """
         with self._journal.changing() as progress:
             route = self._route()
-            target = self._target(to, route, progress)
+            target, live = self._target(to, route, progress), champion_of(route)
             sockets = route.versions.get(target, [])
             ready = bool(sockets) and all(map(accepts, sockets))
             if ready:
@@ -48,7 +48,15 @@ class Steering:
             say(f"The servers of version {target} are stopped: starting them from the store")
             sockets = self._endpoint.servers.start(release)
             with self._journal.changing() as progress:
-                self._go_back(target, sockets, progress, author, reason)
+                now = champion_of(self._route())
+                if now == live:
+                    self._go_back(target, sockets, progress, author, reason)
+            if now != live:
+                self._endpoint.take_out(target)
+                raise ServiceError(
+                    f"version {now} of {self._endpoint.project} answers since a moment ago, "
+                    f"instead of version {live}: nothing was changed"
+                )
         self._clear_up(lambda left: self._endpoint.take_out(left.version))
         return target
 

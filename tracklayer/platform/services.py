@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from re import fullmatch
 from typing import TYPE_CHECKING
 
-from tracklayer.errors import TrackingError
+from tracklayer.access.keys import NAME
+from tracklayer.errors import ProjectError, TrackingError
 from tracklayer.gateway import GatewayClient
 from tracklayer.gateway.endpoint import Endpoint
 from tracklayer.gateway.progress import Journal
@@ -29,7 +31,15 @@ def gateway() -> GatewayClient:
 
 
 def endpoint(project: str) -> Endpoint:
-    """A project's stable address, and what stands behind it."""
+    """A project's stable address, and what stands behind it.
+
+    :raises ProjectError: no project can have this name.
+    """
+    if not fullmatch(NAME, project):
+        raise ProjectError(
+            f"{project!r} cannot be the name of a project",
+            hint="`tracklayer status` lists the projects.",
+        )
     here = settings()
     return Endpoint(
         project,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _SOURCE = re.compile(r"(?:([A-Za-z0-9][\w.-]*)(?:@([\w.-]+))?=)?(.+)", re.DOTALL)
 
 
+_PORTS = 65_535
+
+
 class Source(NamedTuple):
     """A model on the command line: its name and version, and its folder or manifest."""
 
@@ -173,7 +176,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--version", help="version in the URLs and answers, likewise")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket", type=Path, help="unix socket to listen on, owner-only")
-    where.add_argument("--port", type=int, help="TCP port to listen on; 0: a free one")
+    where.add_argument("--port", type=_port, help="TCP port to listen on; 0: a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address for --port")
     parser.add_argument(
         "--grpc", metavar="ADDRESS", help="gRPC beside HTTP: unix:/path or host:port; 0: a free one"
@@ -250,6 +253,13 @@ def _source(
             f"{text}: give it a name and a version, NAME@VERSION=, or --name and --version"
         )
     return Source(name, version, kind(what))
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _PORTS:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {_PORTS}")
+    return value
 
 
 def _count(text: str) -> int:

@@ -240,6 +240,10 @@ class Application:
             raise outcome
         return outcome
 
+    def count_refusal(self, status: int) -> None:
+        """Count a request that came another way than HTTP/1.1 and was not let in."""
+        self._nowhere.observe(status, None, 0.0)
+
     def too_large(self) -> RequestError:
         """A body is larger than the limit."""
         return RequestError(413, f"the body is larger than {self.limits.body} bytes")
@@ -258,7 +262,7 @@ class Application:
         if guard is None:
             exchange.caller = exchange.headers.get(CALLER)
             return found or self._find(target)
-        exchange.endpoint = found
+        found = exchange.endpoint = found or self._endpoints.get(_path_of(target))
         if found is not None and found.probe:
             return found
         key = guard.key(exchange.headers)  # first: who has none learns no names
@@ -267,8 +271,10 @@ class Application:
         return found
 
     def _check(self, headers: Headers) -> None:
-        if headers.get(b"content-encoding", b"identity") != b"identity":
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise RequestError(415, "content-encoding: compressed bodies are not served")
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise RequestError(501, "transfer-encoding: only chunked is known here")
         # The HTTP parser has made sure that the length is a number.
         if int(headers.get(b"content-length", 0)) > self.limits.body:
             raise self.too_large()
@@ -306,9 +312,7 @@ class Application:
 
         :raises RequestError: (404) nothing does.
         """
-        if target.startswith(b"http"):
-            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
-        path = unquote_to_bytes(target.partition(b"?")[0])
+        path = _path_of(target)
         if endpoint := self._endpoints.get(path):
             return endpoint
         text = path.decode("utf-8", "replace")
@@ -335,6 +339,13 @@ class Application:
             for service in self.services
         ]
         return Reply(200, orjson.dumps(models))
+
+
+def _path_of(target: bytes) -> bytes:
+    """The path that a target means, however it is written."""
+    if target.startswith(b"http"):
+        target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+    return unquote_to_bytes(target.partition(b"?")[0])
 
 
 def reply_of(outcome: Outcome) -> Reply:

@@ -49,7 +49,9 @@ class Connection(Incoming):
         self._rest()
         if len(self._peers) > self._application.limits.connections:
             refused = RequestError(503, "too many connections", headers={"retry-after": "1"})
-            self._write(self._nothing(), reply_of(refused))
+            exchange, reply = self._nothing(), reply_of(refused)
+            self._write(exchange, reply)
+            self._application.close(exchange, reply.status)
             self._hang_up()
 
     def eof_received(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -41,6 +42,8 @@ _Method: TypeAlias = Callable[[Any, bytes, Headers], Awaitable[Any]]
 """From a message, parsed and as it came, to the answer: a message, or one's bytes."""
 
 _UNIX = "unix:"
+_ADDRESS = re.compile(r".+:(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])")
+"""A host and a port: the library takes what is above 65,535 for another one."""
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -70,6 +73,7 @@ async def serve(
     seconds: float,
     concurrency: int,
     guard: Guard | None = None,
+    refused: Callable[[int], None] = lambda _status: None,
 ) -> tuple[grpc.aio.Server, str]:
     """A running server, which ``stop(grace)`` ends, and the address on which it listens.
 
@@ -79,6 +83,7 @@ async def serve(
     :param seconds: for a message to arrive.
     :param concurrency: inferences being read, waiting or running.
     :param guard: who may ask; None: whoever can reach it.
+    :param refused: told the status of each request that is not let in.
     :raises PlatformError: it cannot be listened on.
     """
     server = grpc.aio.server(
@@ -92,7 +97,7 @@ async def serve(
     )
     handlers = {
         name: _handler(method, getattr(messages, f"{name}Request"), seconds)
-        for name, method in _Methods(services, infer, guard).table().items()
+        for name, method in _Methods(services, infer, guard, refused).table().items()
     }
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)]
@@ -105,10 +110,17 @@ async def serve(
 class _Methods:
     """The methods of the protocol, from message to message."""
 
-    def __init__(self, services: Sequence[Service], infer: Answer, guard: Guard | None) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],
+        infer: Answer,
+        guard: Guard | None,
+        refused: Callable[[int], None],
+    ) -> None:
         self._services = services
         self._infer = infer
         self._guard = guard
+        self._refused = refused
 
     def table(self) -> dict[str, _Method]:
         """What answers, by its name in the protocol."""
@@ -135,8 +147,8 @@ class _Methods:
         return messages.ModelReadyResponse(ready=not service.draining)
 
     async def _server_metadata(self, _: object, __: bytes, headers: Headers) -> Any:
-        if self._guard is not None:
-            self._guard.key(headers)
+        first = self._services[0]
+        self._admitted(first.name, first.version, headers)
         return messages.ServerMetadataResponse(**server_metadata())
 
     async def _model_metadata(
@@ -170,11 +182,15 @@ class _Methods:
 
         :raises RequestError: 401, 403, 404, 429.
         """
-        if self._guard is None:
-            return self._service(name, version), headers
-        key = self._guard.key(headers)  # first: who has none learns no names
-        service = self._service(name, version)
-        return service, {**headers, CALLER: self._guard.admit(key, service)}
+        try:
+            if self._guard is None:
+                return self._service(name, version), headers
+            key = self._guard.key(headers)  # first: who has none learns no names
+            service = self._service(name, version)
+            return service, {**headers, CALLER: self._guard.admit(key, service)}
+        except RequestError as refusal:
+            self._refused(refusal.status)
+            raise
 
     def _service(self, name: str, version: str) -> Service:
         versions = [service for service in self._services if service.name == name]
@@ -239,6 +255,10 @@ def _parsed(request: Any, data: bytes) -> Any:
 def _bind(server: grpc.aio.Server, address: str) -> str:
     path = address.removeprefix(_UNIX)
     own = address.startswith(_UNIX)
+    if not own and not _ADDRESS.fullmatch(address):
+        raise PlatformError(
+            f"gRPC cannot listen on {address}", hint="Name it as unix:/path or as host:port."
+        )
     if own and (len(os.fsencode(path)) > LONGEST or accepts(Path(path))):
         raise PlatformError(
             f"cannot listen on {path}: its path is too long, or another process listens there"

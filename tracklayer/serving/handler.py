@@ -34,6 +34,7 @@ import numpy as np
 
 from tracklayer.errors import ModelError
 from tracklayer.serving.model import DATATYPES, Array, Call, Flag, RequestError, Signature, Tensor
+from tracklayer.serving.tensors import own
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class HandlerModel:
         """
         try:
             with self._lock:
-                answer = self._predict(dict(feeds))
+                answer = self._predict({name: own(array) for name, array in feeds.items()})
         except (Exception, SystemExit) as error:
             log.exception("%s failed", FILE)
             raise RequestError(

@@ -98,14 +98,15 @@ class Incoming(asyncio.Protocol):
         self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        if self._heading:  # a trailer comes too late to change what was asked
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         if self._deaf:
             return
         self._heading = False
         parser, headers = self._parser, self._headers
-        if b"upgrade" in headers:
+        if parser.should_upgrade() and b"upgrade" in headers:
             return
         method = parser.get_method()
         exchange = self._incoming = Exchange(
@@ -118,7 +119,7 @@ class Incoming(asyncio.Protocol):
             self._give_up(RequestError(431, f"there are more than {_HEADERS} headers"))
             return
         self._application.admit(exchange, method, self._target)
-        expects = b"expect" in headers
+        expects = b"expect" in headers and parser.get_http_version() != "1.0"
         if exchange.refusal is None:
             if expects and not self._current:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -168,7 +169,8 @@ class Incoming(asyncio.Protocol):
             self._make_last()
             return
         last = b"close" in headers.pop(b"connection", b"").lower()
-        lines = [b"%b %b HTTP/1.1" % (self._parser.get_method(), self._target)]
+        version = self._parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._target, version)]
         lines += [b"%b: %b" % header for header in headers.items()]
         lines += [b"connection: close"] * last
         self._parser = httptools.HttpRequestParser(self)

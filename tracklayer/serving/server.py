@@ -93,6 +93,7 @@ class Server:
             seconds=limits.seconds,
             concurrency=limits.concurrency,
             guard=application.guard,
+            refused=application.count_refusal,
         )
         gc.freeze()  # the library, too, is there to stay
         sys.stdout.write(f"serving gRPC on {address}\n")

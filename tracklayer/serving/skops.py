@@ -20,6 +20,7 @@ from tracklayer.errors import ModelError
 from tracklayer.formats import recognise_file
 from tracklayer.serving.model import DATATYPES, Array, Call, Flag, RequestError, Signature, Tensor
 from tracklayer.serving.skops_inputs import Inputs, inputs_of
+from tracklayer.serving.tensors import own
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +158,10 @@ class SkopsModel:
         """What estimators take: a matrix, texts, or a table with named columns."""
         if not self._is_table:
             [rows] = feeds.values()
-            return rows
+            return own(rows)
         from pandas import DataFrame
 
-        return DataFrame({tensor.name: feeds[tensor.name] for tensor in self.signature.inputs})
+        return DataFrame({tensor.name: own(feeds[tensor.name]) for tensor in self.signature.inputs})
 
 
 def _is_classifier(estimator: Any) -> bool:

@@ -140,8 +140,15 @@ def values(tensor: Tensor, array: Array) -> object:
             500,
             f"the model's output {tensor.name!r} holds NaN or infinity, which JSON cannot carry",
         )
-    # orjson writes neither arrays of objects nor arrays without an axis.
-    return array.tolist() if tensor.datatype == "BYTES" or not array.ndim else array
+    # orjson writes no arrays of objects, none without an axis, and none in another order than C's.
+    if tensor.datatype == "BYTES" or not array.ndim:
+        return array.tolist()
+    return np.ascontiguousarray(array)
+
+
+def own(array: Array) -> Array:
+    """The array, as code may have it that computes in place: what came as bytes is read-only."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _finite(array: Array) -> bool:

@@ -54,6 +54,7 @@ class DeployOperator(_EndpointOperator):
             golden=Golden.from_dict(served["golden"]),
             allow=list(self.spec.deploy.allow),
             commit=author.commit,
+            access=self.spec.deploy.access,
         )
         store = open_store()
         # Written down before it can answer anybody: what answered once is never collected.
