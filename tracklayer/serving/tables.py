@@ -127,14 +127,16 @@ def only(signature: Signature, data: object, what: str) -> Tensor:
 
 
 def array_of(tensor: Tensor, data: object, field: str) -> Array:
-    """The array of nested lists. A value a row also suits an input with one column.
+    """The array of nested lists, or of the one value of an input without axes.
+
+    A value a row also suits an input with one column.
 
     :raises RequestError: (400) it does not fit the input.
     """
     shape = shape_of(data, field)
     if len(shape) == 1 and len(tensor.dims) == 2 and tensor.shape[1] in (1, -1):
         shape = [*shape, 1]
-    array = decode(tensor, shape, data, field)
+    array = decode(tensor, shape, data if shape else [data], field)
     check_finite(tensor, array, field)
     return array
 

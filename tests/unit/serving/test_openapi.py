@@ -1,20 +1,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
+from onnx import TensorProto, helper
 
 from tracklayer.serving import deepaas, invocations, open_inference, openapi
 from tracklayer.serving.formats import load
 from tracklayer.serving.http import Service
 from tracklayer.serving.model import Array, Call, Signature, Tensor
 
-MODELS = ("linear", "addition", "lookup", "loop")
+MODELS = ("linear", "addition", "lookup", "loop", "scalar")
+
+
+@pytest.fixture
+def scalar(tmp_path: Path, save: Callable[..., Path]) -> Path:
+    """Gives back its input ``v``, which has no axes, as ``w``."""
+    values = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in "vw"]
+    nodes = [helper.make_node("Identity", ["v"], ["w"])]
+    return save(tmp_path / "scalar", nodes, values[:1], values[1:])
 
 
 @pytest.fixture(params=MODELS)
