@@ -282,6 +282,50 @@ def test_the_answer_is_what_the_client_accepts(addition: Path, identity: Identit
     assert caught.value.status == 406
 
 
+@pytest.mark.parametrize(
+    ("accept", "given"),
+    [
+        (b"text/csv;q=0.1, application/json", "application/json"),
+        (b"application/json;q=0, text/csv", "text/csv"),
+        (b"*/*;q=0.1, text/csv", "text/csv"),
+        (b"*/*;q=0.1, text/*;q=0.2", "text/csv"),
+        (b"text/*", "text/csv"),
+        (b"text/*, text/csv;q=0.1, application/json;q=0.2", "application/json"),
+        (b"application/*, application/json;q=0.5", "application/jsonlines"),
+        (b"*/*, application/json;q=0", "application/jsonlines"),
+        (b"text/csv;q=0, */*;q=0.001", "application/json"),
+        (b"text/csv, application/json", "text/csv"),
+        (b"application/json;q=1.000, text/csv;q=1", "application/json"),
+        (b"Text/CSV ; header=absent ; Q=0.5 , image/png", "text/csv"),
+        (b"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "application/json"),
+        (b"", "application/json"),
+        (b" , ", "application/json"),
+    ],
+)
+def test_the_weights_of_what_is_accepted_count(linear: Path, accept: bytes, given: str) -> None:
+    answer = reply(linear, {"instances": [[0] * 4]}, accept=accept)
+    assert answer.content_type.partition(";")[0] == given
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        (b"application/json;q=0", 406),
+        (b"*/*;q=0.0", 406),
+        (b"application/xml, text/plain;q=0.5", 406),
+        (b"text/*, text/csv;q=0", 406),
+        (b"text/csv;q=2", 400),
+        (b"text/csv;q=-1", 400),
+        (b"text/csv;q=nan", 400),
+        (b"text/csv;q=", 400),
+    ],
+)
+def test_what_cannot_be_accepted_is_refused(linear: Path, accept: bytes, status: int) -> None:
+    with pytest.raises(RequestError, match=r"^accept: ") as caught:
+        reply(linear, {"instances": [[0] * 4]}, accept=accept)
+    assert caught.value.status == status
+
+
 def test_an_answer_without_rows_is_no_lines(loop: Path) -> None:
     assert invoke(loop, {"inputs": [1]}) == {"predictions": 0.0}
     with pytest.raises(RequestError, match="no rows; accept application/json") as caught:
