@@ -146,7 +146,7 @@ def _form(signature: Signature, document: object) -> dict[str, Array]:
         raise RequestError(
             400, f"the body must be an object with one key of {', '.join(map(repr, forms))}"
         )
-    if document.get("params"):
+    if document.get("params") not in (None, {}):
         raise RequestError(400, "params: this model takes no parameters beside its inputs")
     form = given.pop()
     return forms[form](signature, document[form])

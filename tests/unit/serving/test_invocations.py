@@ -119,6 +119,7 @@ def test_strings_are_values(identity: Identity) -> None:
         ({"instances": [], "inputs": []}, "one key of"),
         ({"instances": [], "extra": []}, "one key of"),
         ({"inputs": [[1] * 4], "params": {"t": 1}}, "params: this model takes no parameters"),
+        ({"inputs": [[1] * 4], "params": 0}, "params: this model takes no parameters"),
         ({"dataframe_split": {}}, "keys columns and data"),
         ({"dataframe_split": {"columns": [], "data": [], "z": 1}}, "keys columns and data"),
         ({"dataframe_split": {"columns": 1, "data": []}}, "must be arrays"),
