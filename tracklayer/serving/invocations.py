@@ -12,7 +12,8 @@ Bodies:
 - ``text/csv``: a row a line, with or without names of columns.
 
 The answer is ``{"predictions": ...}``: nested arrays, by output name where the model has several
-outputs. ``Accept: text/csv`` or ``application/jsonlines`` gives a line a row instead.
+outputs. ``Accept: text/csv`` or ``application/jsonlines`` gives a line a row instead; weights
+(``;q=0.5``) count as in RFC 9110, 12.4.2 and 12.5.1.
 
 Sources: "Deploy MLflow Model as a Local Inference Server" in MLflow's documentation; "Common Data
 Formats for Inference" and "InvokeEndpoint" in Amazon SageMaker's;
@@ -21,7 +22,9 @@ Formats for Inference" and "InvokeEndpoint" in Amazon SageMaker's;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import orjson
 
@@ -36,7 +39,8 @@ _JSON, _LINES, _CSV = b"application/json", b"application/jsonlines", b"text/csv"
 _ENDPOINTS = "/api/2.0/endpoints/"
 _SERVED = "application/json, application/jsonlines or text/csv"
 _FRAME = frozenset({"columns", "index", "data"})
-_ANY = frozenset({b"*/*", b"application/*", _JSON})
+_WEIGHT = re.compile(rb"0?\.\d+|0\.?|1(\.0*)?")
+"""Java's own client begins one with the point."""
 
 
 def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
@@ -47,7 +51,7 @@ def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
 
     def invoke(body: bytes, headers: Headers, call: Call) -> Reply:
         signature = service.model.signature
-        write = _writer(headers.get(b"accept", _JSON))
+        write = _writer(headers.get(b"accept", b""))
         feeds = _feeds(signature, body, headers.get(b"content-type", _JSON))
         signature.check(feeds)
         return write(signature, service.model.run(feeds, signature.output_names, call))
@@ -142,7 +146,7 @@ def _form(signature: Signature, document: object) -> dict[str, Array]:
         raise RequestError(
             400, f"the body must be an object with one key of {', '.join(map(repr, forms))}"
         )
-    if document.get("params"):
+    if document.get("params") not in (None, {}):
         raise RequestError(400, "params: this model takes no parameters beside its inputs")
     form = given.pop()
     return forms[form](signature, document[form])
@@ -199,14 +203,34 @@ def _records(signature: Signature, records: object) -> dict[str, Array]:
     return tables.feeds_of(signature, columns, rows)
 
 
+@lru_cache(32)  # a client sends the same with each request
 def _writer(accept: bytes) -> Callable[[Signature, Sequence[Array]], Reply]:
-    writers = {_CSV: _csv_reply, _LINES: _lines_reply}
-    for wanted in map(_media, accept.split(b",")):
-        if wanted in _ANY:
-            return _json_reply
-        if wanted in writers:
-            return writers[wanted]
-    raise RequestError(406, f"accept: answers are {_SERVED}")
+    """What writes the answer that is wanted most. Of equals it is the one whose range comes first,
+    and JSON where they are in one range.
+
+    :raises RequestError: (406) none is wanted, (400) a weight is none.
+    """
+    writers = {_JSON: _json_reply, _LINES: _lines_reply, _CSV: _csv_reply}
+    wanted: dict[bytes, tuple[float, int]] = {}
+    for place, each in enumerate(accept.split(b",") if accept.strip(b", \t") else [b"*/*"]):
+        wanted.setdefault(_media(each), (_weight(each), -place))
+
+    def weight(media: bytes) -> tuple[float, int]:
+        ranges = (media, media.partition(b"/")[0] + b"/*", b"*/*")  # the most specific one decides
+        return next((wanted[each] for each in ranges if each in wanted), (0.0, 0))
+
+    best = max(writers, key=weight)
+    if not weight(best)[0]:
+        raise RequestError(406, f"accept: answers are {_SERVED}")
+    return writers[best]
+
+
+def _weight(media_range: bytes) -> float:
+    _, given, rest = b"".join(media_range.lower().split()).partition(b";q=")
+    text = rest.partition(b";")[0] if given else b"1"
+    if not _WEIGHT.fullmatch(text):
+        raise RequestError(400, f"accept: {text.decode('latin-1')[:100]!r} is no weight up to 1")
+    return float(text)
 
 
 def _json_reply(signature: Signature, results: Sequence[Array]) -> Reply:

@@ -29,10 +29,20 @@ _TEXT = {"type": "string"}
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 _REFUSALS = {
     "400": "The request is malformed or does not fit the model; the message names the field.",
+    "401": "There is no valid key; of a server or a gateway that asks for one.",
+    "403": "The key is not for this model.",
+    "408": "The request took too long to come.",
     "413": "The body is larger than this server takes.",
+    "415": "The body is of a type that is not served here, or compressed.",
+    "429": "Too many requests with this key; see Retry-After.",
+    "431": "The headers are larger, or more, than this server takes.",
+    "500": "The model or the server failed on this request.",
     "503": "Too many requests at once, or the server is stopping; see Retry-After.",
     "504": "The answer took too long.",
 }
+_UNACCEPTABLE = "Accept wants none of the types there are, or lines of outputs that have no rows."
+_NO_PARAMETERS = {"type": ["object", "null"], "maxProperties": 0}
+"""What MLflow's client may send beside the inputs, of which our models have no use."""
 
 
 def routes(service: Service, peers: Sequence[Service] = ()) -> dict[str, Route]:
@@ -71,7 +81,9 @@ def document(services: Sequence[Service]) -> Schema:
         "/health": _get("Is the server ready?", _PLAIN),
         "/version": _get("The version of the server.", _PLAIN, _TEXT),
     }
-    schemas: dict[str, Schema] = {"Error": _object({"error": _TEXT})}
+    # DEEPaaS says it in "message" too.
+    error = _object({"error": _TEXT, "message": _TEXT}, required=["error"])
+    schemas: dict[str, Schema] = {"Error": error}
     for service in services:
         prefix = _prefix(service, services)
         for path, methods in _model_paths(service, prefix).items():
@@ -145,10 +157,10 @@ def _schemas(signature: Signature) -> dict[str, Schema]:
         "Inputs": _inputs(signature) | _examples(_named(signature), signature),
         "Invocation": {
             "oneOf": [
-                _object({"inputs": {"oneOf": [_inputs(signature), *_single(signature)]}}),
-                _object({"instances": {"type": "array", "minItems": 1}}),
-                _object({"dataframe_split": {"type": "object"}}),
-                _object({"dataframe_records": {"type": "array", "items": {"type": "object"}}}),
+                _form("inputs", {"oneOf": [_inputs(signature), *_single(signature)]}),
+                _form("instances", {"type": "array", "minItems": 1}),
+                _form("dataframe_split", {"type": "object"}),
+                _form("dataframe_records", {"type": "array", "items": {"type": "object"}}),
                 {"type": "array", "minItems": 1},
             ]
         }
@@ -167,7 +179,6 @@ def _get(summary: str, tag: str, text: Schema | None = None) -> Schema:
 
 
 def _post(summary: str, tag: str, request: str, response: str) -> Schema:
-    refused = _json({"$ref": "#/components/schemas/Error"})
     return {
         "post": {
             "summary": summary,
@@ -175,13 +186,14 @@ def _post(summary: str, tag: str, request: str, response: str) -> Schema:
             "requestBody": {"required": True, "content": _json(_reference(request))},
             "responses": {
                 "200": {"description": "The answer.", "content": _json(_reference(response))},
-                **{
-                    code: {"description": text, "content": refused}
-                    for code, text in _REFUSALS.items()
-                },
+                **{code: _refusal(text) for code, text in _REFUSALS.items()},
             },
         }
     }
+
+
+def _refusal(text: str) -> Schema:
+    return {"description": text, "content": _json(_reference("Error"))}
 
 
 def _invocations(service: Service, prefix: str) -> Schema:
@@ -192,9 +204,15 @@ def _invocations(service: Service, prefix: str) -> Schema:
     lines = {"text/csv": {"schema": _TEXT}, "application/jsonlines": {"schema": _TEXT}}
     operation = described["post"]
     operation["requestBody"]["content"] |= lines
+    operation["responses"]["406"] = _refusal(_UNACCEPTABLE)
     if all(tensor.dims for tensor in service.model.signature.outputs):
         operation["responses"]["200"]["content"] |= lines
     return described
+
+
+def _form(name: str, schema: Schema) -> Schema:
+    """One of the forms of a request to ``/invocations``."""
+    return _object({name: schema, "params": _NO_PARAMETERS}, required=[name])
 
 
 def _tensor(tensor: Tensor, parameters: Schema | None = None) -> Schema:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tracklayer.serving.model import DATATYPES, Array, RequestError, Signature, Tensor
@@ -37,7 +37,7 @@ def feeds_of(
                 tensor.name: array_of(tensor, by_column[tensor.name], f"column {tensor.name!r}")
                 for tensor in tensors
             }
-    tensor = only(signature, rows, _TABLE)
+    tensor = only(signature, rows, _TABLE, columns or ())
     # A model that takes a value a row gets the column.
     flat = len(tensor.dims) == 1 == max(map(len, rows))
     data = [row[0] for row in rows] if flat else list(rows)
@@ -47,29 +47,26 @@ def feeds_of(
 def read_csv(signature: Signature, body: bytes) -> dict[str, Array]:
     """The inputs in CSV, whose first line may hold names of columns.
 
+    They are those of inputs; or, where the only input takes no text, words that are no values.
+
     :raises RequestError: (400) no CSV, or it does not fit the model.
     """
     try:
-        lines = io.StringIO(body.decode(), newline="")
-        rows = [row for row in csv.reader(lines, strict=True) if row]
+        lines = list(_lines(body))
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(400, f"the body is not CSV in UTF-8: {error}") from error
-    if not rows:
+    if not lines:
         raise RequestError(400, "the body holds no row")
-    names: list[str] | None = None
-    if named(signature, rows[0]):
-        names = rows[0]
-        tensors = [signature.by_name[name] for name in names]
+    first = lines[0][1]
+    if named(signature, first):
+        names, tensors = first, [signature.by_name[name] for name in first]
     else:
-        tensors = [only(signature, None, "text/csv")] * max(map(len, rows))
-        if len(rows) > 1 and not all(_is_value(tensors[0], cell) for cell in rows[0]):
-            names = rows[0]
-    first = 0 if names is None else 1
-    table = [
-        [_value(tensor, cell, number) for tensor, cell in zip(tensors, row, strict=False)]
-        for number, row in enumerate(rows[first:], first + 1)
-    ]
-    return feeds_of(signature, names, table)
+        tensor = only(signature, None, "text/csv", first)
+        tensors = [tensor] * len(first)
+        words = tensor.datatype != "BYTES" and all(map(_is_word, first))
+        names = first if words and len(lines) > 1 else []
+    rows = [_row(tensors, names, number, cells) for number, cells in lines[bool(names) :]]
+    return feeds_of(signature, names or None, rows)
 
 
 def rows_of(signature: Signature, results: Sequence[Array]) -> list[Any]:
@@ -109,17 +106,22 @@ def named(signature: Signature, names: Iterable[str]) -> tuple[Tensor, ...] | No
     return signature.inputs if wanted == {tensor.name for tensor in signature.inputs} else None
 
 
-def only(signature: Signature, data: object, what: str) -> Tensor:
+def only(signature: Signature, data: object, what: str, columns: Sequence[str] = ()) -> Tensor:
     """The input that data without a name is for: the only one, or what may stand for all.
 
     :param data: text is for an input that takes text, if there is one.
+    :param columns: names that the data has, but not those of the inputs.
     :raises RequestError: (400) there are several.
     """
     candidates = list(signature.inputs) if len(signature.inputs) == 1 else []
     candidates += [signature.instead] if signature.instead else []
     if not candidates:
-        known = ", ".join(signature.by_name)
-        raise RequestError(400, f"{what}: the model has several inputs, name them: {known}")
+        known = signature.by_name
+        message = f"{what}: the model has several inputs, name them: {', '.join(known)}"
+        if columns:
+            message += _listed("unknown", [name for name in columns if name not in known])
+            message += _listed("missing", [name for name in known if name not in columns])
+        raise RequestError(400, message)
     while type(data) is list and data:
         data = data[0]
     texts = [tensor for tensor in candidates if tensor.datatype == "BYTES"]
@@ -127,14 +129,16 @@ def only(signature: Signature, data: object, what: str) -> Tensor:
 
 
 def array_of(tensor: Tensor, data: object, field: str) -> Array:
-    """The array of nested lists. A value a row also suits an input with one column.
+    """The array of nested lists, or of the one value of an input without axes.
+
+    A value a row also suits an input with one column.
 
     :raises RequestError: (400) it does not fit the input.
     """
     shape = shape_of(data, field)
     if len(shape) == 1 and len(tensor.dims) == 2 and tensor.shape[1] in (1, -1):
         shape = [*shape, 1]
-    array = decode(tensor, shape, data, field)
+    array = decode(tensor, shape, data if shape else [data], field)
     check_finite(tensor, array, field)
     return array
 
@@ -153,21 +157,49 @@ def _check_rows(columns: int, rows: Sequence[Sequence[Any]]) -> None:
             )
 
 
-def _is_value(tensor: Tensor, cell: str) -> bool:
-    try:
-        _parse(tensor, cell)
-    except ValueError:
-        return False
-    return True
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f"; {what}: {', '.join(map(repr, names))[:300]}" if names else ""
 
 
-def _value(tensor: Tensor, cell: str, number: int) -> Any:
+def _lines(body: bytes) -> Iterator[tuple[int, list[str]]]:
+    """The rows of CSV, each with the number of its first line; blank lines are none."""
+    # Excel writes a byte order mark.
+    reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+    number = 1
+    for row in reader:
+        if row:
+            yield number, row
+        number = reader.line_num + 1
+
+
+def _is_word(cell: str) -> bool:
+    """Is it a name, and no value of any type nor the lack of one?"""
     try:
-        return _parse(tensor, cell)
+        float(cell)
     except ValueError:
+        return cell.strip().lower() not in {"", *_TRUTH}
+    return False
+
+
+def _row(
+    tensors: Sequence[Tensor], names: Sequence[str], number: int, cells: Sequence[str]
+) -> list[Any]:
+    """The values in a line of CSV."""
+    if len(cells) != len(tensors):
         raise RequestError(
-            400, f"row {number}: {cell[:50]!r} is no value of {tensor.datatype}"
-        ) from None
+            400, f"line {number} has {len(cells)} values, there are {len(tensors)} columns"
+        )
+    row: list[Any] = []
+    for tensor, cell in zip(tensors, cells, strict=True):
+        try:
+            row.append(_parse(tensor, cell))
+        except ValueError:
+            column = repr(names[len(row)][:100]) if names else len(row) + 1
+            raise RequestError(
+                400,
+                f"line {number}, column {column}: {cell[:50]!r} is no value of {tensor.datatype}",
+            ) from None
+    return row
 
 
 def _parse(tensor: Tensor, cell: str) -> Any:

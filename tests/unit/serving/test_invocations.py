@@ -73,6 +73,28 @@ def test_csv_with_and_without_column_names(linear: Path) -> None:
     expected = invoke(linear, {"instances": [[0, 1, 2, 3]]})
     assert invoke(linear, b"0,1,2,3\n", b"text/csv") == expected
     assert invoke(linear, b"a,b,c,d\r\n0,1,2,3\r\n", b"text/csv; charset=utf-8") == expected
+    # Numbers are no names: a line of them is a row.
+    assert len(invoke(linear, b"0,1,2,3\n0,1,2,3\n", b"text/csv")["predictions"]) == 2
+
+
+def test_a_byte_order_mark_is_no_part_of_csv(linear: Path, identity: Identity) -> None:
+    for line in ("0,1,2,3", "a,b,c,d\n0,1,2,3"):
+        marked = invoke(linear, f"\ufeff{line}\n".encode(), b"text/csv")
+        assert marked == invoke(linear, b"0,1,2,3\n", b"text/csv")
+    texts = invoke(identity(TensorProto.STRING), "\ufeffv\na\n".encode(), b"text/csv")
+    assert texts == {"predictions": ["a"]}
+
+
+def test_a_number_of_another_type_is_no_name(identity: Identity) -> None:
+    for first in ("2.0", "nan", "1_0", "true", '""'):
+        with pytest.raises(RequestError, match=r"line 1, column 1: .* is no value of INT64"):
+            invoke(identity(TensorProto.INT64), f"{first}\n3\n".encode(), b"text/csv")
+
+
+def test_of_texts_only_the_name_of_the_input_is_a_name(identity: Identity) -> None:
+    folder = identity(TensorProto.STRING)
+    assert invoke(folder, b"v\na\n", b"text/csv") == {"predictions": ["a"]}
+    assert invoke(folder, b"w\na\n", b"text/csv") == {"predictions": ["w", "a"]}
 
 
 def test_several_inputs_come_by_name_and_several_outputs_go_by_name(addition: Path) -> None:
@@ -97,6 +119,7 @@ def test_strings_are_values(identity: Identity) -> None:
         ({"instances": [], "inputs": []}, "one key of"),
         ({"instances": [], "extra": []}, "one key of"),
         ({"inputs": [[1] * 4], "params": {"t": 1}}, "params: this model takes no parameters"),
+        ({"inputs": [[1] * 4], "params": 0}, "params: this model takes no parameters"),
         ({"dataframe_split": {}}, "keys columns and data"),
         ({"dataframe_split": {"columns": [], "data": [], "z": 1}}, "keys columns and data"),
         ({"dataframe_split": {"columns": 1, "data": []}}, "must be arrays"),
@@ -132,13 +155,20 @@ def test_wrong_json_is_refused(linear: Path, request_: object, message: str) -> 
     [
         (b"", "no row"),
         (b"\xff", "not CSV in UTF-8"),
-        (b"a,b\n", "row 1"),
-        (b"1,2,3,4\n1,x,3,4\n", "row 2"),
-        (b"1,2,3,4\n1,2\n", "row 2 has 2 values, there are 4 columns"),
+        (b"a,b\n", "line 1, column 1: 'a' is no value of FP32"),
+        (b"1,2,3,4\n1,x,3,4\n", "line 2, column 2: 'x' is no value"),
+        (b"1,2,3,4\n1,2\n", "line 2 has 2 values, there are 4 columns"),
+        (b"a,b,c,d\n\n1,2,3,x\n", "line 3, column 'd': 'x' is no value"),
+        (b"a,b,c,d\r\n\r\n1,2\r\n", "line 3 has 2 values, there are 4 columns"),
+        (b'1,2,3,4\n"1\n",2,3,4\n1,2,3,x\n', "line 4, column 4: 'x' is no value"),
+        (b",2,3,4\n1,2,3,4\n", "line 1, column 1: '' is no value of FP32"),
+        (b"1,2,3,4o\n1,2,3,4\n", "line 1, column 4: '4o' is no value of FP32"),
+        (b",a,b,c\n1,2,3,4\n", "line 1, column 1: '' is no value of FP32"),
+        (b"a,true,c,d\n1,2,3,4\n", "line 1, column 1: 'a' is no value of FP32"),
         (b"nan,1,2,3\n", "NaN or infinite"),
         (b"1e999,1,2,3\n", "NaN or infinite"),
         (b"1e39,1,2,3\n", "out of range"),
-        (b"1_0,1,2,3\n", "row 1: '1_0' is no value of FP32"),
+        (b"1_0,1,2,3\n", "line 1, column 1: '1_0' is no value of FP32"),
         ("\u0661,1,2,3\n".encode(), "no value of FP32"),
         (b"x\n", "holds no row"),
         (b'"1,2', "not CSV"),
@@ -182,6 +212,18 @@ def test_columns_that_are_called_as_inputs_are_those_inputs(addition: Path) -> N
     assert invoke(addition, {"dataframe_records": [{"b": [3, 4], "a": [1, 2]}]}) == expected
     with pytest.raises(RequestError, match="several inputs, name them: a, b"):
         invoke(addition, {"dataframe_split": {"columns": ["z", "a"], "data": [[[3, 4], [1, 2]]]}})
+    for record, difference in (
+        ({"a": [1, 2], "z": [3, 4]}, "unknown: 'z'; missing: 'b'"),
+        ({"a": [1, 2]}, "missing: 'b'"),
+        ({"a": [1, 2], "b": [3, 4], "c": [5, 6]}, "unknown: 'c'"),
+        ({"\ufeffa": [1, 2], "b": [3, 4]}, r"unknown: '\\ufeffa'; missing: 'a'"),
+    ):
+        for form in (
+            {"dataframe_records": [record]},
+            {"dataframe_split": {"columns": list(record), "data": [list(record.values())]}},
+        ):
+            with pytest.raises(RequestError, match=f"name them: a, b; {difference}$"):
+                invoke(addition, form)
 
 
 def test_csv_with_the_inputs_names(columns: Path) -> None:
@@ -190,11 +232,16 @@ def test_csv_with_the_inputs_names(columns: Path) -> None:
     for text in (body, b"good,count,word\ntrue,1,up\nFALSE,2,\n"):
         assert invoke(columns, text, b"text/csv") == {"predictions": expected}
     for text, message in (
-        (b"word,count,good\nup,1,yes\n", "row 2: 'yes' is no value of BOOL"),
-        (b"word,count,good\nup,1.0,true\n", "row 2: '1.0' is no value of INT64"),
-        (b"word,count,good\nup,1\n", "row 1 has 2 values, there are 3 columns"),
+        (b"word,count,good\nup,1,yes\n", "line 2, column 'good': 'yes' is no value of BOOL"),
+        (b"word,count,good\nup,1.0,true\n", "line 2, column 'count': '1.0' is no value of INT64"),
+        (b"word,count,good\nup,1\n", "line 2 has 2 values, there are 3 columns"),
         (b"word,count,good\n", "no row"),
-        (b"word,count\nup,1\n", "several inputs"),
+        (b"word,count\nup,1\n", "name them: word, count, good; missing: 'good'$"),
+        (b"word,count,good,z\nup,1,true,1\n", "count, good; unknown: 'z'$"),
+        (b",word,count,good\n0,up,1,true\n", "count, good; unknown: ''$"),
+        (b"word, count,good\nup,1,true\n", "; unknown: ' count'; missing: 'count'$"),
+        (b"up,1,true\n", "; unknown: 'up', '1', 'true'; missing: 'word', 'count', 'good'$"),
+        (b"z" * 400 + b"\nup\n", "; unknown: 'z{299}; missing: 'word', 'count', 'good'$"),
     ):
         with pytest.raises(RequestError, match=message):
             invoke(columns, text, b"text/csv")
@@ -234,6 +281,50 @@ def test_the_answer_is_what_the_client_accepts(addition: Path, identity: Identit
     with pytest.raises(RequestError, match="accept: answers are application/json") as caught:
         reply(addition, request, accept=b"image/png")
     assert caught.value.status == 406
+
+
+@pytest.mark.parametrize(
+    ("accept", "given"),
+    [
+        (b"text/csv;q=0.1, application/json", "application/json"),
+        (b"application/json;q=0, text/csv", "text/csv"),
+        (b"*/*;q=0.1, text/csv", "text/csv"),
+        (b"*/*;q=0.1, text/*;q=0.2", "text/csv"),
+        (b"text/*", "text/csv"),
+        (b"text/*, text/csv;q=0.1, application/json;q=0.2", "application/json"),
+        (b"application/*, application/json;q=0.5", "application/jsonlines"),
+        (b"*/*, application/json;q=0", "application/jsonlines"),
+        (b"text/csv;q=0, */*;q=0.001", "application/json"),
+        (b"text/csv, application/json", "text/csv"),
+        (b"application/json;q=1.000, text/csv;q=1", "application/json"),
+        (b"Text/CSV ; header=absent ; Q=0.5 , image/png", "text/csv"),
+        (b"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "application/json"),
+        (b"", "application/json"),
+        (b" , ", "application/json"),
+    ],
+)
+def test_the_weights_of_what_is_accepted_count(linear: Path, accept: bytes, given: str) -> None:
+    answer = reply(linear, {"instances": [[0] * 4]}, accept=accept)
+    assert answer.content_type.partition(";")[0] == given
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        (b"application/json;q=0", 406),
+        (b"*/*;q=0.0", 406),
+        (b"application/xml, text/plain;q=0.5", 406),
+        (b"text/*, text/csv;q=0", 406),
+        (b"text/csv;q=2", 400),
+        (b"text/csv;q=-1", 400),
+        (b"text/csv;q=nan", 400),
+        (b"text/csv;q=", 400),
+    ],
+)
+def test_what_cannot_be_accepted_is_refused(linear: Path, accept: bytes, status: int) -> None:
+    with pytest.raises(RequestError, match=r"^accept: ") as caught:
+        reply(linear, {"instances": [[0] * 4]}, accept=accept)
+    assert caught.value.status == status
 
 
 def test_an_answer_without_rows_is_no_lines(loop: Path) -> None:

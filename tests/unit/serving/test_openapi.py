@@ -1,20 +1,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
+from onnx import TensorProto, helper
 
 from tracklayer.serving import deepaas, invocations, open_inference, openapi
 from tracklayer.serving.formats import load
 from tracklayer.serving.http import Service
-from tracklayer.serving.model import Array, Call, Signature, Tensor
+from tracklayer.serving.model import Array, Call, RequestError, Signature, Tensor
 
-MODELS = ("linear", "addition", "lookup", "loop")
+MODELS = ("linear", "addition", "lookup", "loop", "scalar")
+
+
+@pytest.fixture
+def scalar(tmp_path: Path, save: Callable[..., Path]) -> Path:
+    """Gives back its input ``v``, which has no axes, as ``w``."""
+    values = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in "vw"]
+    nodes = [helper.make_node("Identity", ["v"], ["w"])]
+    return save(tmp_path / "scalar", nodes, values[:1], values[1:])
 
 
 @pytest.fixture(params=MODELS)
@@ -98,6 +108,65 @@ def test_what_the_server_refuses_the_schema_refuses(linear: Path, changes: dict[
         validator(service, "InferenceRequest").validate(wrong)
 
 
+@pytest.mark.parametrize("params", [None, {}, {"t": 1}, [], 0])
+@pytest.mark.parametrize("form", ["inputs", "instances", "dataframe_split", "dataframe_records"])
+def test_the_schema_takes_the_parameters_that_the_server_takes(
+    linear: Path, form: str, params: object
+) -> None:
+    service = Service("m", "3", load(linear))
+    rows = [[0.0] * 4]
+    given: dict[str, object] = {
+        "dataframe_split": {"columns": [*"abcd"], "data": rows},
+        "dataframe_records": [dict.fromkeys("abcd", 0.0)],
+    }
+    request = {form: given.get(form, rows), "params": params}
+    check = validator(service, "Invocation")
+    infer = invocations.routes(service)["/invocations"].infer
+    assert infer
+    if params in (None, {}):
+        check.validate(request)
+        assert infer(orjson.dumps(request), {}, service.model.call()).status == 200
+        return
+    with pytest.raises(ValidationError):
+        check.validate(request)
+    with pytest.raises(RequestError, match="params"):
+        infer(orjson.dumps(request), {}, service.model.call())
+
+
+def test_the_refusals_are_described(linear: Path, use: Callable[..., None]) -> None:
+    async def test(client: httpx.AsyncClient, _: object, service: Service) -> None:
+        check = validator(service, "Error")
+        paths = openapi.document([service])["paths"]
+        for path, status, headers in (
+            ("/invocations", 400, {}),
+            ("/invocations", 406, {"accept": "image/png"}),
+            ("/invocations", 413, {}),
+            ("/invocations", 415, {"content-type": "image/png"}),
+            ("/v2/models/m/infer", 415, {"content-encoding": "gzip"}),
+            ("/v2/models/m/infer", 431, {f"x-{number}": "y" for number in range(101)}),
+            ("/v2/models/m/predict/", 400, {}),
+            ("/v2/models/m/predict/", 415, {"content-type": "text/csv"}),
+        ):
+            content = b"0" * (2000 if status == 413 else 1)
+            answer = await client.post(path, content=content, headers=headers)
+            assert answer.status_code == status
+            assert str(status) in paths[path]["post"]["responses"]
+            check.validate(answer.json())
+
+    use(linear, test, body=1000)
+
+
+def test_a_failure_of_the_model_is_described(logarithm: Path) -> None:
+    service = Service("m", "3", load(logarithm))
+    infer = invocations.routes(service)["/invocations"].infer
+    assert infer
+    with pytest.raises(RequestError) as caught:
+        infer(b'{"inputs": [0]}', {}, service.model.call())
+    for methods in openapi.document([service])["paths"].values():
+        if "post" in methods:
+            assert str(caught.value.status) in methods["post"]["responses"]
+
+
 def test_a_large_input_has_no_example_and_one_in_place_of_inputs_is_shown() -> None:
     class Large:
         platform = "x"
@@ -146,6 +215,8 @@ def test_the_page_needs_nothing_from_anywhere_else(linear: Path) -> None:
     assert reply.content_type == "text/html; charset=utf-8"
     assert "default-src 'none'" in reply.headers["content-security-policy"]
     assert not re.search(r"https?://|src=|@import|url\(|innerHTML", text)
+    # It would show 18446744073709551615 as another number.
+    assert "JSON.parse" not in text
 
 
 def test_the_document_is_made_once(linear: Path) -> None:

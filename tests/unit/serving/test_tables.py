@@ -47,6 +47,22 @@ def test_a_value_a_row_does_not_suit_two_columns() -> None:
         array_of(Tensor("x", "INT64", ("", 2)), [1, 2], "x")
 
 
+def test_an_input_without_axes_takes_one_value() -> None:
+    scalar = Tensor("x", "INT64", ())
+    assert array_of(scalar, 3, "x").tolist() == 3
+    for data, message in (
+        ([3], r"x: shape \[1\] does not fit \[\]"),
+        (None, "x: value 0 of data is of type null, which INT64 does not take"),
+        (True, "type boolean"),
+        (3.0, "type number"),
+        (1 << 63, "out of range"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            array_of(scalar, data, "x")
+    with pytest.raises(RequestError, match=r"x: shape \[\] does not fit \[-1\]"):
+        array_of(Tensor("x", "INT64", ("",)), 3, "x")
+
+
 def test_rows_of_outputs() -> None:
     one = Signature((), (Tensor("a", "FP32", ("n", 2)),))
     two = Signature((), (Tensor("a", "FP32", ("n", 2)), Tensor("b", "BYTES", ("n",))))
