@@ -87,6 +87,10 @@ def _optimised(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:  # 
     ]
     if kinds[0] == kinds[1]:
         raise NotApplicableError("onnxruntime finds nothing to optimise in the graph")
+    for place, file in weights(folder / ONNX).items():
+        if not file.exists():  # what it left as it was, it left where it was
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(graph.parent / place, file)
 
 
 def _int8_dynamic(graph: Path, folder: Path, feeds: Feeds, dims: Dims) -> None:  # noqa: ARG001

@@ -171,6 +171,26 @@ def test_a_version_on_trial_that_is_gone_costs_nobody_a_request(gateway: Any, se
     assert gate.client.stats("digits")[2].errors >= 10
 
 
+def test_a_version_with_all_requests_that_is_gone_leaves_them_to_the_champion(
+    gateway: Any, serve: Any
+) -> None:
+    """As a rolling one has them, while it is watched."""
+    gate, main, trial = gateway(), serve(1), serve(2)
+    versions = {1: [main.socket], 2: [trial.socket]}
+    route = Route(versions=versions, weights={1: 0, 2: 1}, aliases={"champion": 1})
+    gate.client.route("digits", route)
+    found = []
+    with httpx.Client() as client:
+        for number in range(10):
+            if number == 5:
+                trial.process.kill()
+                trial.process.wait()
+            answer = client.get(f"{gate.url}/digits/v2/models/digits")
+            assert answer.status_code == 200
+            found.append(answer.headers["x-tracklayer-version"])
+    assert found == ["2"] * 5 + ["1"] * 5
+
+
 def test_the_stats_say_how_long_and_how_well(gateway: Any, echo: Any) -> None:
     gate, one = gateway(), echo()
     gate.client.switch("digits", 1, [one.path])

@@ -17,6 +17,7 @@ import pytest
 from tracklayer.errors import ModelError
 from tracklayer.optimize import Budget, Choice, Row, choose, task
 from tracklayer.optimize.candidates import CANDIDATES, REGISTERED
+from tracklayer.optimize.network import weights
 from tracklayer.optimize.timing import Timing
 from tracklayer.serving import golden
 from tracklayer.serving.formats import load, recognise
@@ -290,6 +291,93 @@ def test_held_out_data_for_another_model_is_refused(classifier: Path, optimise: 
     np.savez(classifier / "holdout.npz", wrong=np.zeros((10, 2)))
     with pytest.raises(ModelError, match="has wrong, and the model takes pixels"):
         optimise(classifier)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why"),
+    [
+        ([("Log", {})], "not all finite numbers"),
+        ([("Softmax", {"axis": 0})], "its own y for a row changes with the rows beside it"),
+    ],
+)
+def test_a_model_that_cannot_be_a_measure_is_served_as_it_is(
+    optimise: Optimise, tmp_path: Path, nodes: Any, why: str
+) -> None:
+    [(kind, attributes)] = nodes
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, ["x"], ["y"], **attributes)],
+        "graph",
+        [value("x", onnx.TensorProto.FLOAT, ["batch", 4])],
+        [value("y", onnx.TensorProto.FLOAT, ["batch", 4])],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), folder / "model.onnx"
+    )
+    rows = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+    np.savez(folder / "holdout.npz", x=rows)
+    found = optimise(folder, "onnx-int8-static")
+    assert (found.folder, found.chosen.name, found.chosen.allowed) == (None, REGISTERED, True)
+    assert why in found.note
+    assert row(found, "onnx-int8-static").why.startswith("not tried: ")
+
+
+def test_labels_that_the_model_knows_nothing_of_are_left_out(
+    classifier: Path, optimise: Optimise
+) -> None:
+    with np.load(classifier / "holdout.npz") as held:
+        rows, labels = held["pixels"], held["label"]
+    np.savez(classifier / "holdout.npz", pixels=rows, label=labels + 1)  # from 1, not from 0
+    found = optimise(classifier, "onnx-int8-static")
+    assert "`label` is left out: the registered model is right for 0% of the rows" in found.note
+    assert row(found, "onnx-int8-static").metric != "accuracy"
+    np.savez(classifier / "holdout.npz", pixels=rows, label=labels + 0.5)
+    assert "no output of the model is a class" in optimise(classifier, "onnx-int8-static").note
+    with pytest.raises(ModelError, match="no output of the model is a class") as said:
+        optimise(classifier, "onnx-int8-static", budget=Budget(0.01, "accuracy"))
+    assert "Leave `metric` out" in str(said.value)
+
+
+def test_a_slow_model_is_asked_fewer_rows(
+    classifier: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "_PATIENCE", 1e-9)
+    found = optimise(classifier, "onnx-fp32-optimized")
+    assert "only 1 rows are asked" in found.note
+    assert row(found, "onnx-fp32-optimized").allowed
+
+
+def test_a_model_that_is_too_slow_to_measure_is_served_as_it_is(
+    classifier: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "_BUILD", 0.01)
+    found = optimise(classifier, "onnx-fp32-optimized")
+    assert (found.chosen.name, found.folder) == (REGISTERED, None)
+    assert "it took longer than 0.01 s" in found.note
+    assert row(found, "onnx-fp32-optimized").why.startswith("not tried: ")
+
+
+def test_weights_beside_the_graph_are_taken_by_their_name(
+    classifier: Path, optimise: Optimise, tmp_path: Path
+) -> None:
+    model = onnx.load(classifier / "model.onnx")
+    onnx.save(
+        model,
+        classifier / "model.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    found = optimise(classifier, "onnx-fp32-optimized", "onnx-int8-static")
+    assert row(found, "onnx-fp32-optimized").allowed, row(found, "onnx-fp32-optimized")
+    assert row(found, "onnx-int8-static").allowed, row(found, "onnx-int8-static")
+    assert weights(classifier / "model.onnx").keys() == {"weights.bin"}
+    (tmp_path / "copy").mkdir()
+    CANDIDATES[REGISTERED].build(classifier / "model.onnx", tmp_path / "copy", [], {})
+    load(tmp_path / "copy")
 
 
 def _prefer_faster(monkeypatch: pytest.MonkeyPatch) -> None:

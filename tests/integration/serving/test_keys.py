@@ -68,8 +68,7 @@ def test_over_http_and_grpc(model: Path, start: Start, tmp_path: Path) -> None:
         for method, request in requests.items():
             assert refused(method, request) == "UNAUTHENTICATED"
             assert refused(method, request, ("x-api-key", alice + "A")) == "UNAUTHENTICATED"
-            if method != "ServerMetadata":
-                assert refused(method, request, ("x-api-key", bob)) == "PERMISSION_DENIED"
+            assert refused(method, request, ("x-api-key", bob)) == "PERMISSION_DENIED"
             call(method, request, key, ("x-tracklayer-caller", "boss"))
         unknown = messages.ModelMetadataRequest(name="no")
         assert refused("ModelMetadata", unknown) == "UNAUTHENTICATED"
@@ -81,6 +80,8 @@ def test_over_http_and_grpc(model: Path, start: Start, tmp_path: Path) -> None:
     _, carol = keys.create("carol")
     page = httpx.get(f"{url}/metrics", headers={"X-API-Key": carol}).text
     assert 'code="200",caller="alice"' in page
+    assert 'route="",code="401",caller=""' in page
+    assert 'route="",code="403",caller=""' in page
     assert "boss" not in page
     process.terminate()
     _, log = process.communicate(timeout=10)
@@ -100,4 +101,23 @@ def test_without_a_good_file_it_does_not_start(
     assert out == ""
     assert err.startswith("error: ")
     assert str(file) in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--port", "99999"), "must be from 0 to 65535"),
+        (("--port", "-1"), "must be from 0 to 65535"),
+        (("--port", "0", "--grpc", "127.0.0.1:99999"), "gRPC cannot listen on 127.0.0.1:99999"),
+        (("--port", "0", "--grpc", "127.0.0.1"), "gRPC cannot listen on 127.0.0.1"),
+    ],
+)
+def test_addresses_that_cannot_be(
+    arguments: tuple[str, ...], said: str, model: Path, start: Start
+) -> None:
+    process = start(model, *arguments)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode in (2, 13)
+    assert said in err
     assert "Traceback" not in err

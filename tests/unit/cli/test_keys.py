@@ -53,6 +53,9 @@ def test_what_cannot_be_is_said(call, own_home):
     code, _, err = call("keys", "create", "alice")
     assert (code, "tracklayer keys revoke alice" in err) == (13, True)
     assert call("keys", "create", "bob", "--expires", "soon")[0] == 64
+    for never in ("0d", "0h", "9999999d"):
+        assert call("keys", "create", "bob", "--expires", never)[0] == 64
+    assert call("keys", "create", "bob", "--rate", "1", "--burst", str(10**309))[0] == 13
     assert call("keys", "create", "bob", "--burst", "3")[0] == 64
     assert call("keys", "create", "bob", "--rate", "0")[0] == 64
     assert "Nobody" not in call("keys", "ls")[1]

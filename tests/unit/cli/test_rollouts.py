@@ -50,6 +50,9 @@ def test_who_answered(ledger: Ledger, capsys: Any) -> None:
 def test_what_is_wrong_with_a_history(ledger: Ledger, own_home: Path, capsys: Any) -> None:
     assert main(["history", "digits", "--at", "yesterday"]) == 64
     assert "'yesterday' is no time. Write it as" in capsys.readouterr().err
+    for beyond in ("0001-01-01T00:00+12:00", "9999-12-31T23:59-12:00"):
+        assert main(["history", "digits", "--at", beyond]) == 64
+        assert "is no time. Write it as" in capsys.readouterr().err
     assert main(["history", "nobody"]) == 11
     assert "No version of nobody was ever deployed here." in capsys.readouterr().err
     path = own_home / "ledger.jsonl"

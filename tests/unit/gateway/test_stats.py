@@ -51,3 +51,14 @@ def test_quantiles_are_right_to_a_bucket() -> None:
     assert stats.quantile(1.0) == BOUNDS[-1]
     stats.add(200, 0.0)
     assert stats.quantile(0.0) <= BOUNDS[0]
+
+
+def test_counters_that_began_anew_are_counted_whole() -> None:
+    """Of a gateway that was started again, whatever it had counted before."""
+    before = VersionStats()
+    for _ in range(5):
+        before.add(400, 0.02)
+    anew = VersionStats(began=before.began + 1)
+    for _ in range(7):
+        anew.add(500, 0.3)
+    assert anew.since(before) == anew

@@ -103,3 +103,63 @@ def test_labels_that_suit_no_output_are_refused() -> None:
 )
 def test_what_an_output_looks_like(name: str, values: Any, metric: str) -> None:
     assert kind(Tensor(name, "FP32", (1, 2)), np.array(values, np.float32)) == metric
+
+
+def test_of_several_outputs_the_one_that_knows_the_labels_is_measured_by_them() -> None:
+    outputs = (Tensor("length", "INT64", ("n",)), Tensor("digit", "INT64", ("n",)))
+    both = Signature((), outputs)
+    labels = np.array([0, 1, 2, 3])
+
+    def said(lengths: list[int], digits: list[int]) -> list[dict[str, Any]]:
+        pairs = zip(lengths, digits, strict=True)
+        return [{"length": np.array([a]), "digit": np.array([b])} for a, b in pairs]
+
+    wanted = said([7, 7, 8, 9], [0, 1, 2, 3])
+    assert measure(both, wanted, said([7, 7, 8, 9], [3, 2, 1, 0]), labels=labels).value == 1
+    error = measure(both, wanted, said([7, 7, 7, 7], [0, 1, 2, 3]), labels=labels)
+    assert (error.value, error.metric) == (0.5, "top1")  # no form of the class: by its own
+
+
+def test_forms_of_the_class_are_measured_by_the_labels() -> None:
+    outputs = (Tensor("name", "BYTES", ("n",)), Tensor("probabilities", "FP32", ("n", 2)))
+    both = Signature((), outputs)
+
+    def said(*rows: tuple[str, list[float]]) -> list[dict[str, Any]]:
+        return [
+            {"name": np.array([name], object), "probabilities": np.array([shares], np.float32)}
+            for name, shares in rows
+        ]
+
+    wanted = said(("ham", [0.9, 0.1]), ("spam", [0.2, 0.8]), ("ham", [0.6, 0.4]))
+    found = said(("ham", [0.9, 0.1]), ("spam", [0.2, 0.8]), ("spam", [0.4, 0.6]))
+    labels = np.array(["ham", "spam", "spam"], object)
+    error = measure(both, wanted, found, labels=labels)
+    assert (error.value, error.metric) == (0.0, "accuracy")
+
+
+def test_where_the_model_decides_how_many_a_request_is_right_or_wrong() -> None:
+    one = Signature((), (Tensor("word", "BYTES", ("entities",)),))
+
+    def said(*texts: list[str]) -> list[dict[str, Any]]:
+        return [{"word": np.array(words, object)} for words in texts]
+
+    wanted = said(["Ann"], [], ["Bo", "Rome"], ["Eve"])
+    assert measure(one, wanted, wanted).value == 0
+    found = said(["Ann"], ["x"], ["Bo", "Rome"], ["Eva"])
+    assert measure(one, wanted, found).value == 0.5
+
+
+def test_nothing_is_divided_by_nothing() -> None:
+    for other, error in ([0, 0], 0), ([0, 1], 1):
+        found = measure(signature(), answers([0, 0]), answers(other), metric="cosine")
+        assert found.value == error
+    rows, off = answers([0, 0], [3, 4]), answers([0.05, 0], [3, 4])
+    assert measure(signature(), rows, off).value == pytest.approx(0.1)  # beside the mean, 2.5
+
+
+def test_classes_lie_on_the_last_axis() -> None:
+    wanted = [{"y": np.array([[[1, 0], [0, 1]]], np.float32)}]
+    found = [{"y": np.array([[[1, 0], [1, 0]]], np.float32)}]
+    assert measure(signature(), wanted, found, metric="top1").value == 0.5
+    with pytest.raises(ValueError, match="`metric: top1` takes classes, and y has one number"):
+        measure(signature(), answers([3]), answers([4]), metric="top1")

@@ -112,3 +112,40 @@ def test_it_is_found_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "holdout.jsonl").touch()
     with pytest.raises(ModelError, match=r"more than one.*a/holdout.npz, holdout.jsonl"):
         find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "row"),
+    [
+        ("INT64", [[0, 0], [0.5, 0]], 1),
+        ("UINT8", [[0, 300], [0, 0]], 0),
+        ("BOOL", [[0, 1], [0, 2]], 1),
+        ("FP32", [[0, 1], [np.nan, 2]], 1),
+        ("FP16", [[0, 1e30], [0, 2]], 0),
+    ],
+)
+def test_no_value_is_changed(tmp_path: Path, datatype: str, values: list, row: int) -> None:
+    np.savez(tmp_path / "holdout.npz", x=np.array(values))
+    signature = Signature((Tensor("x", datatype, ("batch", 2)),), ())
+    with pytest.raises(ModelError, match=f"x is no {datatype}: row {row} has a value that it"):
+        read(tmp_path / "holdout.npz", signature)
+
+
+def test_a_row_has_one_label(tmp_path: Path) -> None:
+    file = tmp_path / "holdout.npz"
+    np.savez(file, x=np.zeros((3, 3)), label=np.array([[1.0], [0.0], [2.0]]))
+    labels = read(file, NUMBERS).labels
+    assert labels is not None
+    assert (labels.tolist(), labels.dtype.kind) == ([1, 0, 2], "i")
+    np.savez(file, x=np.zeros((3, 3)), label=np.eye(3))
+    with pytest.raises(
+        ModelError, match=r"label has the shape \[3, 3\], and each row has one"
+    ) as said:
+        read(file, NUMBERS)
+    assert "argmax" in str(said.value)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    for name in ("holdout.npz", "holdout.jsonl"):
+        with pytest.raises(ModelError, match=f"{name} cannot be read"):
+            read(tmp_path / name, NUMBERS)

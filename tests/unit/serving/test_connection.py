@@ -137,6 +137,67 @@ def test_an_offered_upgrade_is_declined(linear: Path, raw: Raw) -> None:
     raw(linear, talk)
 
 
+@pytest.mark.parametrize("more", [(), ("connection: keep-alive",), ("connection: close",)])
+def test_an_upgrade_that_is_not_asked_for_is_no_offer(
+    linear: Path, raw: Raw, more: tuple[str, ...]
+) -> None:
+    async def talk(reader: Any, writer: Any, __: Application) -> None:
+        writer.write(post(LINEAR, "upgrade: x", *more))
+        status, headers, _ = await answer(reader)
+        assert (status, headers.get("connection")) == (
+            200,
+            more[0].partition(": ")[2] if more else None,
+        )
+        if "connection: close" not in more:
+            writer.write(b"GET /ping HTTP/1.1\r\nhost: m\r\n\r\n")
+            assert (await answer(reader))[2] == b"{}"
+
+    raw(linear, talk)
+
+
+def test_an_upgrade_offered_by_http_1_0_ends_its_connection(linear: Path, raw: Raw) -> None:
+    async def talk(reader: Any, writer: Any, __: Application) -> None:
+        writer.write(b"GET /ping HTTP/1.0\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+        status, headers, _ = await answer(reader)
+        assert (status, headers["connection"]) == (200, "close")
+        assert await reader.read() == b""
+
+    raw(linear, talk)
+
+
+def test_a_trailer_changes_nothing(linear: Path, raw: Raw) -> None:
+    async def talk(reader: Any, writer: Any, __: Application) -> None:
+        body = b'{"instances": [[1, 2, 3, 4]]}'
+        writer.write(
+            b"POST /invocations HTTP/1.1\r\nhost: m\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"%x\r\n%b\r\n0\r\naccept: text/csv\r\n\r\n" % (len(body), body)
+        )
+        status, headers, _ = await answer(reader)
+        assert (status, headers["content-type"]) == (200, "application/json")
+
+    raw(linear, talk)
+
+
+def test_another_transfer_coding_is_refused(linear: Path, raw: Raw) -> None:
+    async def talk(reader: Any, writer: Any, __: Application) -> None:
+        writer.write(
+            b"POST /invocations HTTP/1.1\r\nhost: m\r\ntransfer-encoding: gzip, chunked\r\n\r\n"
+        )
+        status, _, body = await answer(reader)
+        assert (status, b"only chunked" in body) == (501, True)
+
+    raw(linear, talk)
+
+
+def test_http_1_0_is_not_told_to_go_on(linear: Path, raw: Raw) -> None:
+    async def talk(reader: Any, writer: Any, __: Application) -> None:
+        request = post(LINEAR, "expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+        writer.write(request)
+        assert (await answer(reader))[0] == 200
+
+    raw(linear, talk)
+
+
 def test_a_client_that_has_said_all_still_hears(loop: Path, raw: Raw) -> None:
     async def talk(reader: Any, writer: Any, __: Application) -> None:
         writer.write(post(endless(500)) + post(endless(1)))

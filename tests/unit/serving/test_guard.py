@@ -44,7 +44,8 @@ def test_nothing_is_told_without_a_key(use: Use, linear: Path, keys: Keys) -> No
                 assert answer.headers["www-authenticate"].startswith("Bearer")
                 assert "Authorization: Bearer <key>" in answer.json()["error"]
                 assert "'m'" not in answer.text
-        for path in ("/v2/health/live", "/v2/health/ready", "/ping", "/health"):
+        probes = ("/v2/health/live", "/v2/health/ready", "/ping", "/health")
+        for path in (*probes, "/ping?x=1", "/p%69ng", "/v2/health/ready?"):
             assert (await client.get(path)).status_code == 200
         assert application.in_flight == 0
 

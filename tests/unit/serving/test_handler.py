@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from tracklayer.errors import ModelError
-from tracklayer.serving import golden, recognise
+from tracklayer.serving import golden, invocations, open_inference, recognise
 from tracklayer.serving.formats import load
+from tracklayer.serving.http import Service
 from tracklayer.serving.model import Model, RequestError
 
 Write = Callable[..., Path]
@@ -277,3 +278,41 @@ def test_it_is_asked_one_request_at_a_time(write: Write) -> None:
     for thread in threads:
         thread.join()
     assert found == [1] * 5
+
+
+IN_PLACE = """
+def load(folder):
+    pass
+
+def predict(inputs):
+    x = inputs["x"]
+    x -= 1
+    return {"y": x.T}
+
+signature = {"inputs": {"x": ("FP32", ["n", "m"])}, "outputs": {"y": ("FP32", ["m", "n"])}}
+"""
+
+
+def test_what_is_computed_in_place_or_turned_is_answered_by_all_protocols(write: Write) -> None:
+    model = load(write(IN_PLACE), allow=["code"])
+    service = Service("m", "1", model)
+    data = np.arange(6, dtype=np.float32)
+    head = {
+        "name": "x",
+        "shape": [3, 2],
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": 24},
+    }
+    for blank in range(4):  # where the bytes lie aligned, they are not copied
+        text = json.dumps({"inputs": [head]}).encode() + b" " * blank
+        headers = {b"inference-header-content-length": str(len(text)).encode()}
+        infer = open_inference.routes(service)["/v2/models/m/infer"].infer
+        assert infer is not None
+        answer = infer(text + data.tobytes(), headers, model.call())
+        [output] = json.loads(answer.body)["outputs"]
+        assert output["data"] == [-1, 1, 3, 0, 2, 4]
+    invoke = invocations.routes(service)["/invocations"].infer
+    assert invoke is not None
+    body = json.dumps({"inputs": data.reshape(3, 2).tolist()}).encode()
+    answer = invoke(body, {}, model.call())
+    assert json.loads(answer.body) == {"predictions": [[-1, 1, 3], [0, 2, 4]]}

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from tracklayer.errors import ModelError, ServiceError
 from tracklayer.serving import Golden, golden
 
 Identity = Callable[[int], Path]
+Save = Callable[..., Path]
 
 
 def test_the_request_is_the_same_each_time_and_passes_its_own_check(linear: Path) -> None:
@@ -33,6 +34,19 @@ def test_it_lies_in_a_json_document(linear: Path) -> None:
 )
 def test_every_kind_of_input_can_be_made(identity: Identity, element: int) -> None:
     made = golden(identity(element))
+    made.check(json.loads(json.dumps(made.response)))
+
+
+@pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64])
+def test_an_input_without_axes_gets_one_value(save: Save, tmp_path: Path, element: int) -> None:
+    model = save(
+        tmp_path / "scalar",
+        [helper.make_node("Identity", ["t"], ["y"])],
+        [helper.make_tensor_value_info("t", element, [])],
+        [helper.make_tensor_value_info("y", element, [])],
+    )
+    made = golden(model)
+    assert made.request["inputs"][0]["shape"] == []
     made.check(json.loads(json.dumps(made.response)))
 
 

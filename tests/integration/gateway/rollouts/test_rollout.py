@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.gateway.rollouts.conftest import ANN
 from tracklayer.errors import ServiceError
+from tracklayer.gateway.steering import Steering
 from tracklayer.platform import endpoint, supervisor
 from tracklayer.settings import settings
 from tracklayer.spec import Deploy, Gates
@@ -117,30 +119,33 @@ def test_a_slower_version_is_taken_back(stage: Stage) -> None:
     assert endpoint("slow").servers.versions() == [1]
 
 
-def test_a_version_that_crashes_under_users_is_taken_back(stage: Stage) -> None:
+@pytest.mark.parametrize("strategy", ["canary", "rolling"])
+def test_a_version_that_crashes_under_users_is_taken_back(stage: Stage, strategy: str) -> None:
     """Killed as soon as it is asked, and each time that the supervisor has started it again."""
-    stage.deploy("crash", stage.release(1), AT_ONCE)
+    project = f"crash-{strategy}"
+    plan = LONG if strategy == "canary" else Deploy(rollout=Plan(bake="60s"))
+    stage.deploy(project, stage.release(1), AT_ONCE)
     begun = threading.Event()
 
     def crash() -> None:
         assert begun.wait(20)
-        place = endpoint("crash")
+        place = endpoint(project)
         stage.until(lambda: (route := place.route()) and route.weights.get(2))
         for status in supervisor().status():
-            if status.name == "crash.v2.0" and status.pid:
+            if status.name == f"{project}.v2.0" and status.pid:
                 os.kill(status.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=crash)
     killer.start()
-    with stage.users("crash") as users:
+    with stage.users(project) as users:
         begun.set()
         with pytest.raises(ServiceError, match=r"no answer to the golden request|requests failed"):
-            stage.deploy("crash", stage.release(2), LONG)
+            stage.deploy(project, stage.release(2), plan)
         killer.join()
         stage.until(lambda: len(users.answers) > 100)
     assert users.failures == []
-    assert stage.events("crash")[-1] == ("abort", 2, {1: 100})
-    assert endpoint("crash").servers.versions() == [1]
+    assert stage.events(project)[-1] == ("abort", 2, {1: 100})
+    assert endpoint(project).servers.versions() == [1]
 
 
 def test_so_many_stay_up(stage: Stage) -> None:
@@ -225,3 +230,28 @@ def test_what_is_kept_is_the_owners_alone(stage: Stage) -> None:
             if path.stat().st_mode & 0o077:
                 open_to_others.append(str(path))
     assert open_to_others == []
+
+
+def test_access_comes_and_goes_with_the_champion(stage: Stage) -> None:
+    place = endpoint("access")
+
+    def seen() -> str | None:
+        route = place.route()
+        assert route
+        return route.access
+
+    closed = stage.release(1).model_copy(update={"access": "keys"})
+    stage.deploy("access", closed, AT_ONCE)
+    assert seen() == "keys"
+    opened = stage.release(2).model_copy(update={"access": "open"})
+    with stage.deploying("access", opened, LONG) as process:
+        stage.until(lambda: (now := place.journal.read()) and now.share == 20)
+        assert seen() == "keys"  # not before it is live
+        Steering(place).rollback(None, ANN, "", stage.log.append)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert seen() == "keys"
+    stage.deploy("access", stage.release(3).model_copy(update={"access": "open"}), SHORT)
+    assert seen() == "open"
+    Steering(place).rollback(1, ANN, "", stage.log.append)
+    assert seen() == "keys"

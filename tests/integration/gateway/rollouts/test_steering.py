@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from tracklayer.spec import Rollout as Plan
 
 if TYPE_CHECKING:
     from tests.integration.gateway.rollouts.conftest import Stage
+    from tracklayer.gateway.releases import Release
 
 ANN = Author("ann", run="manual__1", commit="c" * 40)
 AT_ONCE = Deploy(rollout=Plan(bake="1s"))
@@ -63,6 +65,34 @@ def test_back_and_back_again(stage: Stage) -> None:
     code, output, _ = stage.command("history", "back", "--at", events[-2]["time"])
     assert "version 1 answered" in output
     assert "rollback of version 1 by" in output
+
+
+def test_a_rollback_that_takes_its_time_undoes_no_newer_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 1 has to be started; before it is, somebody else goes back to version 2."""
+    place = endpoint("late")
+    for version in (1, 2, 3):
+        stage.deploy("late", stage.release(version), AT_ONCE)
+    begin = place.servers.start
+
+    def start(release: Release) -> list[Path]:
+        started = begin(release)
+        Steering(endpoint("late")).rollback(2, ANN, "", stage.log.append)
+        return started
+
+    monkeypatch.setattr(place.servers, "start", start)
+    with pytest.raises(ServiceError, match="version 2 of late answers since a moment ago"):
+        Steering(place).rollback(1, ANN, "", stage.log.append)
+    assert (stage.asks("late"), place.servers.versions()) == (2, [2, 3])
+
+
+def test_names_that_no_project_has(stage: Stage) -> None:
+    for name in ("A/b", "../../zz", "digits@3"):
+        for command in ("rollback", "promote", "pause", "resume"):
+            code, output, _ = stage.command(command, name)
+            assert code == 3, output
+            assert f"{name!r} cannot be the name of a project" in output
 
 
 def test_a_rollout_is_steered_from_another_process(stage: Stage) -> None:
