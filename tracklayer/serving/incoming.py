@@ -41,6 +41,10 @@ def _give_back() -> None:
         trim(0)
 
 
+def _too_long() -> RequestError:
+    return RequestError(431, f"the head is larger than {_HEAD} bytes")
+
+
 class Incoming(asyncio.Protocol):
     """The half of a connection that listens."""
 
@@ -84,7 +88,7 @@ class Incoming(asyncio.Protocol):
             self._give_up(RequestError(400, f"this is not HTTP/1.1: {error}"))
             return
         if self._frame > _HEAD and not self._deaf:
-            self._give_up(RequestError(431, f"the head is larger than {_HEAD} bytes"))
+            self._give_up(_too_long())
 
     def on_message_begin(self) -> None:
         self._heading = True
@@ -117,6 +121,10 @@ class Incoming(asyncio.Protocol):
         )
         if len(headers) > _HEADERS:
             self._give_up(RequestError(431, f"there are more than {_HEADERS} headers"))
+            return
+        # What came with the head may be body.
+        if self._frame > _HEAD and sum(map(len, (*headers, *headers.values()))) > _HEAD:
+            self._give_up(_too_long())
             return
         self._application.admit(exchange, method, self._target)
         expects = b"expect" in headers and parser.get_http_version() != "1.0"

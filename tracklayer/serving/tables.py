@@ -16,6 +16,9 @@ from tracklayer.serving.tensors import check_finite, decode, shape_of, values
 _TABLE = "the table"
 _TRUTH = {"true": True, "false": False}
 
+# An image is one cell, and what a body may have is limited elsewhere.
+csv.field_size_limit(2**31 - 1)
+
 
 def feeds_of(
     signature: Signature, columns: Sequence[str] | None, rows: Sequence[Sequence[Any]]

@@ -165,6 +165,15 @@ def test_an_upgrade_offered_by_http_1_0_ends_its_connection(linear: Path, raw: R
     raw(linear, talk)
 
 
+def test_a_long_head_is_refused_with_its_body_right_behind(linear: Path, raw: Raw) -> None:
+    async def talk(reader: Any, writer: Any, __: Application) -> None:
+        writer.write(post(LINEAR, f"x-long: {'a' * 70_000}"))
+        status, _, body = await answer(reader)
+        assert (status, b"the head is larger" in body) == (431, True)
+
+    raw(linear, talk)
+
+
 def test_a_trailer_changes_nothing(linear: Path, raw: Raw) -> None:
     async def talk(reader: Any, writer: Any, __: Application) -> None:
         body = b'{"instances": [[1, 2, 3, 4]]}'

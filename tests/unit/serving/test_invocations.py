@@ -91,6 +91,12 @@ def test_a_number_of_another_type_is_no_name(identity: Identity) -> None:
             invoke(identity(TensorProto.INT64), f"{first}\n3\n".encode(), b"text/csv")
 
 
+def test_a_cell_may_be_as_large_as_an_image(identity: Identity) -> None:
+    text = "A" * 300_000
+    found = invoke(identity(TensorProto.STRING), f"{text}\n".encode(), b"text/csv")
+    assert found == {"predictions": [text]}
+
+
 def test_of_texts_only_the_name_of_the_input_is_a_name(identity: Identity) -> None:
     folder = identity(TensorProto.STRING)
     assert invoke(folder, b"v\na\n", b"text/csv") == {"predictions": ["a"]}
