@@ -31,7 +31,7 @@ _CONNECTIONS = 20_000
 
 # What is said when there is no server's answer, in the form of the Open Inference Protocol.
 _ERRORS = {
-    400: "this is no HTTP/1.1 that is understood here, or its head is too large",
+    400: "this is no HTTP/1.1 that is understood here, its head is too large, or its caller left",
     408: "the request did not come in time",
     500: "the gateway failed on this; its log says why",
     502: "the server of this project ended before it answered",
