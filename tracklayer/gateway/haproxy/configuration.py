@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from tracklayer.gateway.http1 import CALLER_HEADER, NOT_TO_BACKEND, PASSAGE_HEADER, VERSION_HEADER
+from tracklayer.gateway.request import FIELDS
 
 CERTIFICATE = "certificate.pem"
 
@@ -60,6 +61,7 @@ def configuration(
         scheme="https" if tls else "http",
         tls=f" ssl crt {here}/{CERTIFICATE} alpn http/1.1" if tls else "",
         connections=_connections(),
+        fields=FIELDS + 1,  # the first line counts as one
         threads=min(_THREADS, len(os.sched_getaffinity(0))),
         errors="\n".join(_error(status, message) for status, message in _ERRORS.items()),
         # Longer than our own proxy's, which then says what was wrong.
