@@ -9,7 +9,7 @@ from tracklayer.gateway.http1 import METHODS, Headers, joined, tokens
 HEAD = 64 << 10
 """Bytes of the head of a request, of its trailers, and of what frames its chunks."""
 
-_FIELDS = 200
+FIELDS = 200
 """Header fields of a request."""
 
 
@@ -94,8 +94,10 @@ class Request:
             return 400, "a request has exactly one Host"
         if chunked and not self.modern:
             return 400, "a body in chunks needs HTTP/1.1"
-        if size > HEAD or len(self.headers) > _FIELDS:
-            return 431, f"the headers are more than {_FIELDS} or larger than {HEAD} bytes"
+        if chunked and [*tokens(joined(self.headers, b"transfer-encoding"))][:-1]:
+            return 501, "a body may come in chunks, but in no other transfer coding"
+        if size > HEAD or len(self.headers) > FIELDS:
+            return 431, f"the headers are more than {FIELDS} or larger than {HEAD} bytes"
         if self.length is not None and self.length > limit:
             return 413, too_large(limit)
         if self.expects and [*tokens(joined(self.headers, b"expect"))] != [b"100-continue"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -218,6 +219,28 @@ def test_a_switch_waits_for_what_is_in_flight_and_says_what_remains(
     assert answers[0].status_code == 200
     assert answers[0].headers["x-tracklayer-version"] == "7"
     assert gate.client.switch("digits", 8, [new.socket]).drained
+
+
+@pytest.mark.parametrize("way", [socket.SHUT_RDWR, socket.SHUT_WR])
+def test_nobody_waits_for_callers_that_have_left(
+    gateway: Any, backend: Path, serve: Any, way: int
+) -> None:
+    gate = gateway("--timeout", 30)
+    gate.client.switch("digits", 7, [backend])
+    where = urlsplit(gate.url)
+    with contextlib.ExitStack() as callers:
+        for _ in range(3):
+            caller = socket.create_connection((str(where.hostname), where.port or 0))
+            callers.enter_context(caller)
+            caller.sendall(b"GET /digits/waits HTTP/1.1\r\nHost: g\r\n\r\n")
+            time.sleep(0.1)
+            caller.shutdown(way)
+        begin = time.monotonic()
+        assert gate.client.switch("digits", 8, [serve(8).socket], drain=10).drained
+        assert gate.client.stats("digits")[7].codes == {"4xx": 3}
+        gate.process.terminate()
+        assert gate.process.wait(20) == 0
+        assert time.monotonic() - begin < 8
 
 
 def test_switches_of_one_project_wait_for_each_other(

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from tracklayer.gateway.http1 import CALLER_HEADER, NOT_TO_BACKEND, PASSAGE_HEADER, VERSION_HEADER
+from tracklayer.gateway.request import FIELDS
 
 CERTIFICATE = "certificate.pem"
 
@@ -31,7 +32,7 @@ _CONNECTIONS = 20_000
 
 # What is said when there is no server's answer, in the form of the Open Inference Protocol.
 _ERRORS = {
-    400: "this is no HTTP/1.1 that is understood here, or its head is too large",
+    400: "this is no HTTP/1.1 that is understood here, its head is too large, or its caller left",
     408: "the request did not come in time",
     500: "the gateway failed on this; its log says why",
     502: "the server of this project ended before it answered",
@@ -60,6 +61,7 @@ def configuration(
         scheme="https" if tls else "http",
         tls=f" ssl crt {here}/{CERTIFICATE} alpn http/1.1" if tls else "",
         connections=_connections(),
+        fields=FIELDS + 1,  # the first line counts as one
         threads=min(_THREADS, len(os.sched_getaffinity(0))),
         errors="\n".join(_error(status, message) for status, message in _ERRORS.items()),
         # Longer than our own proxy's, which then says what was wrong.

@@ -13,11 +13,14 @@ from tracklayer.gateway.usage import Usage
 _EVERY = 0.02
 """Seconds between two looks at what has come."""
 
-_FIELDS = 12
+_FIELDS = 13
 _WHOLE = "whole"
 """The server that stands for our own proxy, which counts for itself."""
 
 _MARK = "mark"
+
+_FRAME = 33
+"""Bytes of a "200 OK" in chunks, as HAProxy counts them, but for its fields and its body."""
 
 _GONE = 499
 """Stands for a status when the caller left before its answer was whole."""
@@ -64,10 +67,11 @@ class Requests(asyncio.Protocol):
         if fields[0] == _MARK:
             self._on_mark(fields[1])
             return
-        if len(fields) != _FIELDS or fields[2] == "-" or fields[10] == _WHOLE:
+        if len(fields) != _FIELDS or fields[2] == "-" or fields[11] == _WHOLE:
             return  # about a server's health, or nothing that was passed on here
-        status, method, project, version, caller, came, went, sent, begin, end, _, ending = fields
+        status, method, project, version, caller, came, *sizes, begin, end, _, ending = fields
         code = int(status)
+        sent = 0 if method == "HEAD" or code in (204, 304) else _sent(*sizes, ending=ending)
         if ending.startswith("C"):
             code = _GONE
         elif code < 0 or ending == "SD":
@@ -76,11 +80,25 @@ class Requests(asyncio.Protocol):
         counted = self._stats[project].get(int(version))
         if counted is not None:
             counted.add(code, seconds)
-        body = "0" if method == "HEAD" else went
         self._usage.add(
             (ANONYMOUS if caller == "-" else caller, project, int(version)),
             failed=code >= 500 or code == 0,
             received=int(came) if came.isdecimal() else 0,
-            sent=int(body) if body.isdecimal() else int(sent),
+            sent=sent,
             seconds=seconds,
         )
+
+
+def _sent(length: str, head: str, passed: str, *, ending: str) -> int:
+    """Bytes of the body of an answer.
+
+    :param length: that its server said it has.
+    :param head: bytes of names and values in its head; none if HAProxy itself has answered.
+    :param passed: bytes of all that came from the server.
+    """
+    if not head.isdecimal():
+        return 0
+    if length.isdecimal() and ending == "--":
+        return int(length)
+    came = max(0, int(passed) - int(head) - _FRAME)
+    return min(came, int(length)) if length.isdecimal() else came

@@ -33,8 +33,9 @@ def line(**changed: object) -> bytes:
         "version": 3,
         "caller": "-",
         "came": 5,
-        "went": 70,
-        "sent": 190,
+        "length": 70,
+        "head": 87,
+        "passed": 190,
         "begin": 1_000_000,
         "end": 1_002_000,
         "server": "s1",
@@ -44,13 +45,13 @@ def line(**changed: object) -> bytes:
 
 
 def test_a_request_is_counted_for_its_caller_project_and_version() -> None:
-    found = Counted(line(), line(caller="ann", status=500, went="-"))
+    found = Counted(line(), line(caller="ann", status=500))
     assert found.used == [
         (
             ("anonymous", "digits", 3),
             {"failed": False, "received": 5, "sent": 70, "seconds": 0.002},
         ),
-        (("ann", "digits", 3), {"failed": True, "received": 5, "sent": 190, "seconds": 0.002}),
+        (("ann", "digits", 3), {"failed": True, "received": 5, "sent": 70, "seconds": 0.002}),
     ]
     counted = found.stats["digits"][3]
     assert (counted.requests, counted.errors, counted.codes) == (2, 1, {"2xx": 1, "5xx": 1})
@@ -76,8 +77,22 @@ def test_how_it_ended_is_what_counts(changed: dict[str, object], code: str) -> N
     assert Counted(line(**changed)).stats["digits"][3].codes == {code: 1}
 
 
-def test_nothing_goes_to_who_asks_for_a_head() -> None:
-    assert Counted(line(method="HEAD")).used[0][1]["sent"] == 0
+@pytest.mark.parametrize(
+    ("changed", "sent"),
+    [
+        ({}, 70),
+        ({"method": "HEAD"}, 0),
+        ({"status": 304}, 0),
+        ({"status": 204, "length": "-", "passed": 120}, 0),
+        ({"length": "-"}, 70),
+        ({"length": "-", "passed": 118}, 0),
+        ({"length": 5000, "ending": "CD"}, 70),
+        ({"length": 60, "ending": "CD"}, 60),
+        ({"status": 502, "length": "-", "head": "-", "ending": "SH"}, 0),
+    ],
+)
+def test_the_body_is_what_counts_as_far_as_it_came(changed: dict[str, object], sent: int) -> None:
+    assert Counted(line(**changed)).used[0][1]["sent"] == sent
 
 
 def test_what_our_own_proxy_answered_it_has_counted_itself() -> None:
