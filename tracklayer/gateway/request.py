@@ -66,7 +66,7 @@ class Request:
         version = parser.get_http_version()
         self.modern = version == "1.1"
         self.offers = parser.should_upgrade()
-        hosts = chunked = size = 0
+        hosts = keys = chunked = size = 0
         for low, name, value in self.headers:
             size += len(name) + len(value)
             if low == b"host":
@@ -79,11 +79,16 @@ class Request:
             elif low == b"expect":
                 self.expects = True
             elif low == b"authorization":
+                keys += self.authorization is not None
                 self.authorization = value
             elif low == b"x-api-key":
+                keys += self.api_key is not None
                 self.api_key = value
         if version not in ("1.0", "1.1"):
             self.refusal = 505, f"HTTP/1.1 is spoken here, not HTTP/{version}"
+            return
+        if keys:  # the server behind would get the one that is not looked at
+            self.refusal = 400, "a request has one Authorization and one X-API-Key at most"
             return
         self.refusal = self._wrong(hosts, bool(chunked), size + len(self.target), limit)
 

@@ -190,3 +190,18 @@ def test_damaged_keys_end_the_start(gateway: Any, spawn: Any, keys: Keys, tmp_pa
     _, said = process.communicate(timeout=20)
     assert (process.returncode, "keys.json are damaged" in said) == (13, True)
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-API-Key"])
+@pytest.mark.parametrize("access", ["open", "keys"])
+def test_a_key_beside_another_is_refused_and_no_server_gets_it(
+    gateway: Any, echo: Any, keys: Keys, name: str, access: str
+) -> None:
+    gate, one = gateway("--access", access), echo()
+    gate.client.switch("digits", 1, [one.path])
+    _, key = keys.create("alice")
+    carried = f"Bearer {key}" if name == "Authorization" else key
+    for both in ([carried, "Basic eA=="], ["Basic eA==", carried]):
+        answer = httpx.get(f"{gate.url}/digits/x", headers=[(name, value) for value in both])
+        assert (answer.status_code, one.asked) == (400, 0)
+        assert "one Authorization and one X-API-Key at most" in answer.json()["error"]
