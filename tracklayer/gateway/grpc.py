@@ -208,10 +208,10 @@ class Listener:
         named = not version or name.endswith(f"@{version}")
         segment = (name if named else f"{name}@{version}").encode()
         place = self._table.places.get(segment) or self._table.missing(segment)
-        fields = {
-            field: value if isinstance(value, bytes) else value.encode() for field, value in given
-        }
-        authorization, api_key = fields.get("authorization"), fields.get("x-api-key")
+        fields = [
+            (field, value if isinstance(value, bytes) else value.encode()) for field, value in given
+        ]
+        authorization, api_key = (dict(fields).get(key) for key in ("authorization", "x-api-key"))
         closed = self._admission.closed or (place is not None and place.live.closed)
         key: Key | None = None
         if closed or authorization or api_key:
@@ -222,7 +222,8 @@ class Listener:
             self._admission.admit(key, place.live.project)
         if place.missing:
             raise _Refused(grpc.StatusCode.NOT_FOUND, place.missing)
-        dropped = carries_key(authorization, needed=closed)
+        carried = [value for field, value in fields if field == "authorization"]
+        dropped = any(carries_key(value, needed=closed) for value in carried)
         passed_on = [
             (field, value)
             for field, value in given

@@ -42,7 +42,7 @@ class Requests(asyncio.Protocol):
         self._stats = stats
         self._usage = usage
         self._on_mark = on_mark
-        self._rest = b""
+        self._rest = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are not of its class
@@ -55,9 +55,9 @@ class Requests(asyncio.Protocol):
 
     def take(self, data: bytes) -> None:
         """Count the requests whose lines are whole."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._rest = (self._rest + data.decode("latin-1")).split("\n")
         for line in lines:
-            self._count(line.decode("latin-1").split(" "))
+            self._count(line.split(" "))
 
     def _go_on(self) -> None:
         if not self._transport.is_closing():
@@ -71,7 +71,12 @@ class Requests(asyncio.Protocol):
             return  # about a server's health, or nothing that was passed on here
         status, method, project, version, caller, came, *sizes, begin, end, _, ending = fields
         code = int(status)
-        sent = 0 if method == "HEAD" or code in (204, 304) else _sent(*sizes, ending=ending)
+        if method == "HEAD" or code in (204, 304):
+            sent = 0
+        elif ending == "--" and sizes[0].isdecimal():
+            sent = int(sizes[0])
+        else:
+            sent = _sent(*sizes)
         if ending.startswith("C"):
             code = _GONE
         elif code < 0 or ending == "SD":
@@ -89,16 +94,14 @@ class Requests(asyncio.Protocol):
         )
 
 
-def _sent(length: str, head: str, passed: str, *, ending: str) -> int:
-    """Bytes of the body of an answer.
+def _sent(length: str, head: str, passed: str) -> int:
+    """Bytes of the body of an answer that came in chunks, was broken off, or is HAProxy's own.
 
     :param length: that its server said it has.
-    :param head: bytes of names and values in its head; none if HAProxy itself has answered.
+    :param head: bytes of names and values in its head; none if it was short, or HAProxy's own.
     :param passed: bytes of all that came from the server.
     """
     if not head.isdecimal():
-        return 0
-    if length.isdecimal() and ending == "--":
-        return int(length)
+        return int(length) if length.isdecimal() else 0
     came = max(0, int(passed) - int(head) - _FRAME)
     return min(came, int(length)) if length.isdecimal() else came
