@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,10 @@ class TrainOperator(StepOperator):
     operator_extra_links: tuple[BaseOperatorLink, ...] = (MlflowRunLink(),)
     _runtime: ProcessRuntime | None = None
     _job: Job | None = None
+    _run = ""
 
     def perform(self, context: Context, record: RunRecord) -> dict[str, Any]:
-        from tracklayer.errors import SpecError, TracklayerError
+        from tracklayer.errors import JobCancelled, SpecError, TracklayerError
         from tracklayer.runtimes import ProcessRuntime
         from tracklayer.serving import recognise
         from tracklayer.spec import check_project
@@ -73,6 +75,7 @@ class TrainOperator(StepOperator):
         )
         MlflowRunLink().push(context, run.url)
         self.log.info("MLflow run: %s", run.url)
+        self._run = run.id
         self._runtime, self._job = (
             ProcessRuntime(),
             self._describe(context, record, run, hyperparameters),
@@ -85,8 +88,9 @@ class TrainOperator(StepOperator):
             model = recognise(result.model)
             stored = self._store(context, result.model)
             self.tracking().log_model(run.id, result.model)
-        except TracklayerError:
-            self.tracking().finish(run.id, "FAILED")
+        except TracklayerError as error:
+            cancelled = isinstance(error, JobCancelled)
+            self.tracking().finish(run.id, "KILLED" if cancelled else "FAILED")
             raise
         return {
             "mlflow_run": run.id,
@@ -104,8 +108,13 @@ class TrainOperator(StepOperator):
 
     def on_kill(self) -> None:
         """End the job with its whole process tree."""
+        from tracklayer.errors import TrackingError
+
         if self._runtime and self._job:
             self._runtime.cancel(self._job)
+            # Airflow gives this task five seconds, and the job may take longer to end.
+            with suppress(TrackingError):
+                self.tracking().finish(self._run, "KILLED")
 
     def _describe(
         self, context: Context, record: RunRecord, run: TrackedRun, hyperparameters: dict[str, Any]
