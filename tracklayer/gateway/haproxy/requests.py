@@ -10,7 +10,7 @@ from tracklayer.access import ANONYMOUS
 from tracklayer.gateway.stats import VersionStats
 from tracklayer.gateway.usage import Usage
 
-_EVERY = 0.02
+_EVERY = 0.05
 """Seconds between two looks at what has come."""
 
 _FIELDS = 13
