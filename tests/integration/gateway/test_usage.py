@@ -43,11 +43,18 @@ class Answers(StreamRequestHandler):
         self.wfile.write(ANSWERS[path.strip("/")])
 
 
+class Server(ThreadingUnixStreamServer):
+    """One whose callers may leave without a word about it."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 @pytest.fixture
 def answers(tmp_path: Path) -> Iterator[Path]:
-    with ThreadingUnixStreamServer(str(tmp_path / "answers.sock"), Answers) as server:
-        server.daemon_threads = True
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who leaves may
+    with Server(str(tmp_path / "answers.sock"), Answers) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield tmp_path / "answers.sock"
