@@ -124,7 +124,9 @@ def classes_of(signature: Signature, expected: Answers, labels: Array | None) ->
 def right(name: str, answers: Answers, labels: Array | None) -> float:
     """The share of the labels that an output gives."""
     found = _class([answer[name] for answer in answers])
-    return 0.0 if found is None else float(np.mean(found == labels))
+    if found is None or labels is None or found.shape != labels.shape:
+        return 0.0
+    return float(np.mean(found == labels))
 
 
 def is_finite(answers: Answers) -> bool:

@@ -76,6 +76,12 @@ def test_another_shape_is_infinitely_wrong() -> None:
     assert measure(signature(), answers([3, 4]), answers([3, 4, 5])).value == math.inf
 
 
+def test_another_number_of_classes_is_no_right_one() -> None:
+    labels = np.array([0, 1, 0, 0])
+    both = [{"y": np.concatenate([answer["y"]] * 2)} for answer in PROBABILITIES]
+    assert measure(signature(), PROBABILITIES, both, labels=labels).value == math.inf
+
+
 def test_the_worst_output_counts() -> None:
     both = Signature((), (Tensor("a", "FP32", (1, 2)), Tensor("b", "FP32", (1, 2))))
     array = np.array([[3.0, 4.0]], np.float32)
